@@ -35,6 +35,24 @@ pub struct Run {
     pub input: Option<Value>,
 }
 
+impl Run {
+    /// What a pass over due rows is told: it stands for no instant.
+    pub(crate) fn of_pass(job: &str, wake: Wake, now: Instant, stop: CancellationToken) -> Self {
+        Self {
+            id: Uuid::nil(),
+            job: job.to_owned(),
+            nominal: None,
+            previous: None,
+            wake,
+            attempt: 1,
+            now,
+            stop,
+            cursor: None,
+            input: None,
+        }
+    }
+}
+
 /// What one batch of a [`Tick`] achieved.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -142,7 +160,7 @@ pub trait Lease<T: Send>: Send + Sync + 'static {
     /// A leased row.
     type Row: Send + Sync + Clone + 'static;
     /// What the outside world answered.
-    type Answer: Send + 'static;
+    type Answer: Send + Sync + 'static;
 
     /// Takes due rows: sets owner, epoch + 1, attempt + 1 (unless taken over), due = lease end.
     async fn claim(&self, tx: &mut T, take: &LeaseTake) -> Result<Vec<Leased<Self::Row>>, JobError>;
@@ -153,11 +171,12 @@ pub trait Lease<T: Send>: Send + Sync + 'static {
     /// Locks those of `held` whose epoch is still theirs and returns them.
     async fn lock(&self, tx: &mut T, held: &[Held]) -> Result<Vec<Held>, JobError>;
 
-    /// Writes the answers of rows that are still held, with their next due time or none.
+    /// Writes the answers of rows that are still held, with their next due time or none. A row whose owners were lost
+    /// three times should be ended here or in `claim`. Called again with halves when it fails.
     async fn settle(
         &self,
         tx: &mut T,
-        answers: Vec<(Leased<Self::Row>, Result<Self::Answer, JobError>)>,
+        answers: &[(Leased<Self::Row>, Result<Self::Answer, JobError>)],
         run: &Run,
     ) -> Result<(), JobError>;
 

@@ -90,6 +90,14 @@ words! {
     }
 }
 
+impl Outcome {
+    /// Whether it is of a run that was really made (the others say why there was none).
+    pub fn ran(self) -> bool {
+        use Outcome::{Coalesced, Disabled, Missed, Paused, SkippedOverlap};
+        !matches!(self, SkippedOverlap | Missed | Coalesced | Paused | Disabled)
+    }
+}
+
 words! {
     /// Where a run stands.
     RunState {

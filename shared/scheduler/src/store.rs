@@ -249,6 +249,16 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Begins a work transaction with server-side limits of at most `limit` a statement; with it the store's time.
     async fn begin(&self, limit: Duration) -> Result<(Self::Tx, Instant), StoreError>;
 
+    /// Like [`Store::begin`], on the connections that jobs cannot use up: for renewals of row leases.
+    async fn begin_control(&self, limit: Duration) -> Result<(Self::Tx, Instant), StoreError> {
+        self.begin(limit).await
+    }
+
+    /// Whether one transaction at a time can write (SQLite, memory): batches are kept short.
+    fn single_writer(&self) -> bool {
+        false
+    }
+
     /// Commits. An error may mean that it was done all the same: read the ledger.
     async fn commit(&self, tx: Self::Tx) -> Result<(), StoreError>;
 

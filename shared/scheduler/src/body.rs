@@ -1,0 +1,238 @@
+//! What the runner needs of a job, whatever its kind: one trait, implemented once a kind.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    Instant, JobError, StoreError,
+    clock::Clock,
+    kinds::{Held, Run},
+    ledger::{Ending, Outcome, Wake},
+    store::Store,
+};
+
+/// Which trait a job implements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// [`crate::kinds::Tick`]
+    Tick,
+    /// [`crate::kinds::Claim`]
+    Claim,
+    /// [`crate::kinds::Lease`]
+    Lease,
+    /// [`crate::kinds::Steps`]
+    Steps,
+    /// [`crate::kinds::Local`]
+    Local,
+}
+
+/// What every part of the runner is given.
+pub(crate) struct Env<S> {
+    pub(crate) store: S,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) service: String,
+    pub(crate) replica: String,
+    pub(crate) ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
+    pub(crate) work: tokio::runtime::Handle,
+    /// Cancelled at a stop: no new work.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when asks that are still in flight at a stop must be given back.
+    pub(crate) give_back: CancellationToken,
+}
+
+impl<S: Store> Env<S> {
+    /// Begins a work transaction and tells the clock what the database said.
+    pub(crate) async fn begin(&self, limit: Duration) -> Result<(S::Tx, Instant), StoreError> {
+        let before = self.clock.monotonic();
+        let (tx, now) = self.store.begin(limit).await?;
+        self.clock.measured(now, before, self.clock.monotonic());
+        Ok((tx, now))
+    }
+
+    /// Waits on the clock.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        self.clock.sleep_until(self.clock.monotonic() + duration).await;
+    }
+}
+
+/// Why a run was asked to come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Why {
+    Nothing = 0,
+    Stop = 1,
+    Timeout = 2,
+    Cancel = 3,
+    Fenced = 4,
+}
+
+/// Seen by the job's attempt on the work runtime and by its supervisor on the keep runtime.
+pub(crate) struct Watch {
+    clock: Arc<dyn Clock>,
+    why: AtomicU8,
+    unit: Mutex<Option<Unit>>,
+    pub(crate) stop: CancellationToken,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Unit {
+    pub(crate) since: Duration,
+    pub(crate) session: Option<i64>,
+}
+
+impl Watch {
+    pub(crate) fn new(clock: Arc<dyn Clock>, parent: &CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            why: AtomicU8::new(Why::Nothing as u8),
+            unit: Mutex::new(None),
+            stop: parent.child_token(),
+        })
+    }
+
+    /// Asks the run to end; the first reason stays.
+    pub(crate) fn end(&self, why: Why) {
+        let _first = self.why.compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire);
+        self.stop.cancel();
+    }
+
+    /// Why the run should end. A stop of the whole process cancels the token only.
+    pub(crate) fn why(&self) -> Why {
+        match self.why.load(Ordering::Acquire) {
+            1 => Why::Stop,
+            2 => Why::Timeout,
+            3 => Why::Cancel,
+            4 => Why::Fenced,
+            _ if self.stop.is_cancelled() => Why::Stop,
+            _ => Why::Nothing,
+        }
+    }
+
+    /// A unit that the timeout applies to begins: the run (Tick), a batch (Claim), a step (Steps).
+    pub(crate) fn enter(&self, session: Option<i64>) {
+        *self.unit.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Unit { since: self.clock.monotonic(), session });
+    }
+
+    /// The same unit goes on in another session.
+    pub(crate) fn session(&self, session: Option<i64>) {
+        let mut unit = self.unit.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = unit.map_or_else(|| self.clock.monotonic(), |unit| unit.since);
+        *unit = Some(Unit { since, session });
+    }
+
+    /// The unit is over.
+    pub(crate) fn leave(&self) {
+        *self.unit.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(crate) fn unit(&self) -> Option<Unit> {
+        *self.unit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How an attempt of a ledger run came to its end.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The ledger was written in the effect transaction.
+    Completed { items: i64 },
+    /// The ledger is still to be written.
+    With(Ending),
+    /// It stopped because it was asked to; the supervisor knows why.
+    Asked,
+    /// It waits in the queue for its next step.
+    Waiting,
+    /// Its writes were refused: somebody else owns the run.
+    Fenced,
+}
+
+/// What a due or hint pass did.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    /// Rows handled.
+    pub(crate) items: i64,
+    /// Largest lateness of a row, in milliseconds.
+    pub(crate) lateness_ms: i64,
+    /// Rows may still be due: pass again at once.
+    pub(crate) more: bool,
+    /// What went wrong; the pass as a whole or single rows.
+    pub(crate) error: Option<(Outcome, String)>,
+    /// The store was away: try again after a back-off.
+    pub(crate) transient: bool,
+}
+
+/// A job, whatever its kind.
+#[async_trait]
+pub(crate) trait Body<S: Store>: Send + Sync + 'static {
+    fn kind(&self) -> Kind;
+
+    fn wakes_when_due(&self) -> bool {
+        false
+    }
+
+    async fn next_due(&self, _env: &Env<S>) -> Result<Option<Instant>, JobError> {
+        Ok(None)
+    }
+
+    /// One attempt of a run that is ours and running in the ledger. On the work runtime.
+    async fn attempt(&self, env: &Env<S>, run: Run, held: Held, watch: &Watch) -> Ended;
+
+    /// A pass over due rows, woken by `wake`. On the work runtime.
+    async fn pass(&self, _env: &Env<S>, _wake: Wake, _watch: &Watch) -> Passed {
+        Passed::default()
+    }
+
+    /// Extends the leases of rows in hand. On the keep runtime.
+    async fn renew(&self, _env: &Env<S>) {}
+}
+
+/// The payload of a panic in words.
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+/// What user code did: its answer, or a panic in words.
+pub(crate) enum Caught<T> {
+    Answer(Result<T, JobError>),
+    Panicked(String),
+}
+
+/// Runs user code; a panic stays inside it.
+pub(crate) async fn caught<T>(work: impl Future<Output = Result<T, JobError>> + Send) -> Caught<T> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(answer) => Caught::Answer(answer),
+        Err(payload) => Caught::Panicked(panic_text(payload.as_ref())),
+    }
+}
+
+/// Back-off between tries when the store is away: 100 ms doubling to 5 s.
+pub(crate) struct Backoff(Duration);
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self(Duration::from_millis(100))
+    }
+
+    pub(crate) fn next(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (self.0 * 2).min(Duration::from_secs(5));
+        now
+    }
+}

@@ -1,0 +1,1 @@
+//! Tables of decisions, and what holds for every sequence of them.

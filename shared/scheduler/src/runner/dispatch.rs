@@ -1,0 +1,378 @@
+//! The dispatcher: one loop a service. It sleeps until something is due, decides it, and starts what follows.
+
+mod start;
+mod sweep;
+
+use std::{collections::{BTreeSet, HashMap}, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    Instant,
+    body::{Env, Why},
+    job::Entry,
+    kinds::LEASE,
+    ledger::ScheduleRow,
+    metrics, policy,
+    policy::Decision,
+    runner::{
+        Executions, Hints,
+        due::{Do, DueState},
+        mail::{CHANGED, LOOK, Mail, NUDGED},
+        upkeep::Observed,
+    },
+    store::{Decided, Nudge, QueueOf, Store},
+};
+
+/// Decisions a transaction carries at most.
+const BATCH: usize = 500;
+/// How often everything is looked at, in case a hint was lost.
+pub(crate) const SWEEP: Duration = Duration::from_secs(5);
+/// How often this replica says that it lives, and measures the clock.
+const ANNOUNCE: Duration = Duration::from_secs(30);
+/// How often the ledger is pruned.
+const PRUNE: Duration = Duration::from_secs(600);
+/// After an error of the store.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One job's place in the loop.
+#[derive(Default)]
+struct State {
+    row: Option<ScheduleRow>,
+    fire: Option<Instant>,
+    due: DueState,
+}
+
+pub(crate) struct Dispatcher<S: Store> {
+    env: Arc<Env<S>>,
+    jobs: Arc<Vec<Entry<S>>>,
+    hints: Arc<Hints>,
+    executions: Arc<Executions<S>>,
+    mail: mpsc::UnboundedSender<Mail>,
+    inbox: mpsc::UnboundedReceiver<Mail>,
+    tracker: TaskTracker,
+    hints_on: bool,
+    index: HashMap<String, usize>,
+    states: Vec<State>,
+    fires: BTreeSet<(Instant, usize)>,
+    due_aware: Vec<usize>,
+    observed: Observed,
+    next_sweep: Duration,
+    next_announce: Duration,
+    next_prune: Duration,
+    /// Nothing is decided before this, after an error of the store.
+    hold: Duration,
+}
+
+impl<S: Store> Dispatcher<S> {
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from the parts of the runner")]
+    pub(crate) fn new(
+        env: Arc<Env<S>>,
+        jobs: Arc<Vec<Entry<S>>>,
+        hints: Arc<Hints>,
+        executions: Arc<Executions<S>>,
+        mail: mpsc::UnboundedSender<Mail>,
+        inbox: mpsc::UnboundedReceiver<Mail>,
+        tracker: TaskTracker,
+        hints_on: bool,
+    ) -> Self {
+        let states = jobs.iter().map(|_| State::default()).collect();
+        let due_aware = (0..jobs.len()).filter(|at| jobs[*at].due_aware()).collect();
+        let index = jobs.iter().enumerate().map(|(at, job)| (job.name.clone(), at)).collect();
+        let now = env.clock.monotonic();
+        Self {
+            index,
+            env,
+            jobs,
+            hints,
+            executions,
+            mail,
+            inbox,
+            tracker,
+            hints_on,
+            states,
+            fires: BTreeSet::new(),
+            due_aware,
+            observed: Observed::default(),
+            next_sweep: now + SWEEP,
+            next_announce: now + ANNOUNCE,
+            next_prune: now + PRUNE,
+            hold: Duration::ZERO,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        if !self.begin().await {
+            return;
+        }
+        loop {
+            let until = self.wake_at();
+            let mail = tokio::select! {
+                biased;
+                () = self.env.stop.cancelled() => return,
+                mail = self.inbox.recv() => mail,
+                () = self.hints.arrived() => None,
+                () = self.env.clock.sleep_until(until) => None,
+            };
+            self.receive(mail).await;
+            self.fire().await;
+            self.work_dues();
+            self.upkeep().await;
+        }
+    }
+
+    /// The earliest moment at which there is something to do.
+    fn wake_at(&self) -> Duration {
+        let (now, monotonic) = (self.env.clock.now(), self.env.clock.monotonic());
+        let fire = self.fires.first().map(|(fire, _)| {
+            let ahead = (*fire - now).to_std().unwrap_or(Duration::ZERO);
+            (monotonic + ahead).max(self.hold)
+        });
+        let due = self.due_aware.iter().filter_map(|job| {
+            self.states[*job].due.wake_at(now, monotonic, self.passes(*job))
+        });
+        let periodic = [self.next_sweep, self.next_announce, self.next_prune];
+        due.chain(fire).chain(periodic).min().unwrap_or(self.next_sweep)
+    }
+
+    /// Whether this process may pass over the job's due rows now.
+    fn passes(&self, job: usize) -> bool {
+        let paused = self.states[job].row.as_ref().is_none_or(|row| row.pause.is_some());
+        self.jobs[job].settings.enabled && !paused
+    }
+
+    async fn receive(&mut self, first: Option<Mail>) {
+        let mut look = Vec::new();
+        let mut mail = first;
+        while let Some(letter) = mail.take().or_else(|| self.inbox.try_recv().ok()) {
+            match letter {
+                Mail::Due { job, due, hinted } => self.due_read(job, due, hinted),
+                Mail::Passed { job, wake, passed } => {
+                    let rescued = self.states[job].due.passed(self.env.clock.monotonic(), wake, &passed);
+                    metrics::rescued(&self.env.service, &self.jobs[job].name, rescued);
+                    self.chain_hints(job, passed.items);
+                }
+                Mail::Ended { job } => {
+                    look.push(job);
+                    self.chain_hints(job, 1);
+                }
+            }
+        }
+        for (job, bits) in self.hints.take() {
+            if self.hints_on && bits & (CHANGED | NUDGED) != 0 && self.jobs[job].due_aware() {
+                self.states[job].due.hint(self.env.clock.monotonic(), bits & CHANGED != 0);
+            }
+            if bits & LOOK != 0 {
+                look.push(job);
+            }
+        }
+        if !look.is_empty() {
+            self.look(&look).await;
+        }
+    }
+
+    /// A pass that changed rows may have made rows of other jobs due.
+    fn chain_hints(&mut self, from: usize, items: i64) {
+        if items == 0 || !self.hints_on {
+            return;
+        }
+        for job in self.due_aware.clone() {
+            if job != from {
+                self.states[job].due.hint(self.env.clock.monotonic(), true);
+            }
+        }
+    }
+
+    fn due_read(&mut self, job: usize, due: Result<Option<Instant>, crate::JobError>, hinted: bool) {
+        let (now, monotonic) = (self.env.clock.now(), self.env.clock.monotonic());
+        match due {
+            Ok(due) => {
+                if self.states[job].due.read(due, now, hinted) {
+                    let (env, nudge) = (Arc::clone(&self.env), Nudge { job: self.jobs[job].name.clone(), due });
+                    self.tracker.spawn(async move {
+                        if let Err(error) = env.store.nudge(&nudge).await {
+                            tracing::debug!(job = %nudge.job, %error, "other replicas were not told; they look every 5 s");
+                        }
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(job = %self.jobs[job].name, %error, "when the next row falls due could not be read");
+                self.states[job].due.unread(monotonic);
+            }
+        }
+    }
+
+    /// Starts what the due states ask for: reads and passes, each a task of its own.
+    fn work_dues(&mut self) {
+        let (now, monotonic) = (self.env.clock.now(), self.env.clock.monotonic());
+        for job in self.due_aware.clone() {
+            let passes = self.passes(job);
+            match self.states[job].due.act(now, monotonic, passes) {
+                None => {}
+                Some(Do::Pass(wake)) => self.executions.pass(job, wake),
+                Some(Do::Read { hinted }) => {
+                    let (env, body, mail) =
+                        (Arc::clone(&self.env), Arc::clone(&self.jobs[job].body), self.mail.clone());
+                    let name = self.jobs[job].name.clone();
+                    let work = self.env.work.clone();
+                    self.tracker.spawn_on(
+                        async move {
+                            let due = match (body.next_due(&env).await, env.store.next_failure(&name).await) {
+                                (Ok(due), Ok(retry)) => Ok([due, retry].into_iter().flatten().min()),
+                                (Err(error), _) => Err(error),
+                                (_, Err(error)) => Err(error.into()),
+                            };
+                            let _closed = mail.send(Mail::Due { job, due, hinted });
+                        },
+                        &work,
+                    );
+                }
+            }
+        }
+    }
+
+    /// Keeps a freshly read or decided row and its place among the fires.
+    fn keep(&mut self, job: usize, row: ScheduleRow) {
+        let fire = self.jobs[job].settings.enabled.then(|| policy::wake_at(&row)).flatten();
+        if let Some(old) = self.states[job].fire.take() {
+            self.fires.remove(&(old, job));
+        }
+        if let Some(fire) = fire {
+            self.fires.insert((fire, job));
+        }
+        self.states[job].fire = fire;
+        self.states[job].row = Some(row);
+    }
+
+    /// Decides everything whose time has come, a batch a transaction.
+    async fn fire(&mut self) {
+        let now = self.env.clock.now();
+        while self.env.clock.monotonic() >= self.hold {
+            let ready: Vec<usize> =
+                self.fires.iter().take_while(|(fire, _)| *fire <= now).take(BATCH).map(|(_, job)| *job).collect();
+            if ready.is_empty() {
+                return;
+            }
+            let (mut decisions, mut idle) = (Vec::new(), Vec::new());
+            for job in ready {
+                let row = self.states[job].row.as_ref();
+                match row.and_then(|row| policy::decide(row, now, &mut || (self.env.ids)())) {
+                    Some(decision) => decisions.push(decision),
+                    None => idle.push(job),
+                }
+            }
+            for job in idle {
+                // The row gives no reason to fire (a pause, say): the sweep will see it change.
+                if let Some(fire) = self.states[job].fire.take() {
+                    self.fires.remove(&(fire, job));
+                }
+            }
+            if !decisions.is_empty() {
+                self.decide(decisions).await;
+            }
+        }
+    }
+
+    /// Carries decisions out and starts the runs that are ours.
+    async fn decide(&mut self, decisions: Vec<Decision>) {
+        let wanted = decisions.clone();
+        match self.env.store.decide(decisions, &self.env.replica, LEASE).await {
+            Ok(decided) => {
+                let mut lost = Vec::new();
+                for (decided, decision) in decided.into_iter().zip(wanted) {
+                    if let Some(job) = self.decided(decided, &decision) {
+                        lost.push(job);
+                    }
+                }
+                if !lost.is_empty() {
+                    self.reload(&lost).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "instants could not be decided; trying again");
+                self.hold = self.env.clock.monotonic() + RETRY;
+                // An unknown commit may have decided them: look at the rows first.
+                let jobs: Vec<usize> = wanted.iter().filter_map(|decision| self.job(&decision.job)).collect();
+                self.reload(&jobs).await;
+            }
+        }
+    }
+
+    /// One decision's result; the job whose row must be read again because somebody else decided.
+    fn decided(&mut self, decided: Decided, decision: &Decision) -> Option<usize> {
+        let job = self.job(&decided.job)?;
+        for held in decided.disturbed {
+            self.executions.end(held, Why::Cancel);
+        }
+        for run in decided.started {
+            self.executions.launch(job, run);
+        }
+        if !decided.won {
+            return Some(job);
+        }
+        let mut row = self.states[job].row.clone()?;
+        row.epoch = decision.seen_epoch + 1;
+        row.next_at = decision.next_at;
+        if decision.stamp_start {
+            row.last_start_at = Some(decision.now);
+        }
+        self.keep(job, row);
+        None
+    }
+
+    fn job(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    /// Reads the schedule rows of these jobs again.
+    async fn reload(&mut self, jobs: &[usize]) {
+        let names: Vec<String> = jobs.iter().map(|job| self.jobs[*job].name.clone()).collect();
+        match self.env.store.schedules(&names).await {
+            Ok(rows) => {
+                for row in rows {
+                    if let Some(job) = self.job(&row.job) {
+                        self.keep(job, row);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "schedule rows could not be read");
+                self.hold = self.env.clock.monotonic() + RETRY;
+            }
+        }
+    }
+
+    /// A row or a queue changed: read the rows and take what waits.
+    async fn look(&mut self, jobs: &[usize]) {
+        self.reload(jobs).await;
+        self.take_queued(jobs).await;
+    }
+
+    /// Takes runs that wait and may start.
+    async fn take_queued(&mut self, jobs: &[usize]) {
+        let queues: Vec<QueueOf> = jobs
+            .iter()
+            .filter(|job| self.jobs[**job].settings.enabled)
+            .filter_map(|job| {
+                let overlap = self.states[*job].row.as_ref()?.spec.overlap;
+                let exclusive = self.jobs[*job].exclusive(overlap);
+                Some(QueueOf { job: self.jobs[*job].name.clone(), exclusive })
+            })
+            .collect();
+        if queues.is_empty() {
+            return;
+        }
+        match self.env.store.take_queued(&queues, &self.env.replica, LEASE).await {
+            Ok(runs) => {
+                for run in runs {
+                    if let Some(job) = self.job(&run.job) {
+                        self.executions.launch(job, run);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "waiting runs could not be taken; the sweep tries again"),
+        }
+    }
+}

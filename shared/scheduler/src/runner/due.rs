@@ -1,0 +1,155 @@
+//! Waking exactly when the next row falls due: read when, sleep until then, pass, read again.
+//!
+//! Pure: from what arrived to what to do. The dispatcher performs it.
+
+use std::time::Duration;
+
+use crate::{Instant, ledger::Wake};
+
+/// Hints are gathered for so long before the next due time is read.
+pub(crate) const DEBOUNCE: Duration = Duration::from_millis(2);
+/// Due rows that others have locked: look again after this, doubling to [`BACKOFF_MAX`].
+const BACKOFF: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How late rows that no hint announced must be to count as rescued by the sweep.
+const RESCUED_MS: i64 = 1_000;
+
+/// What the runner knows of one job's due rows.
+#[derive(Debug, Default)]
+pub(crate) struct DueState {
+    /// When the next row falls due.
+    next: Option<Instant>,
+    /// What will have woken the pass.
+    wake: Option<Wake>,
+    /// Read the next due time at this monotonic moment.
+    read_at: Option<Duration>,
+    /// Pass not before this monotonic moment.
+    not_before: Option<Duration>,
+    reading: bool,
+    passing: bool,
+    /// A hint came while reading or passing.
+    again: bool,
+    /// The coming read was asked for by a commit here: tell the others.
+    hinted: bool,
+    backoff: Option<Duration>,
+    announced: Option<Instant>,
+}
+
+/// What to do for a job now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Do {
+    Read { hinted: bool },
+    Pass(Wake),
+}
+
+impl DueState {
+    /// Something may be due earlier than known.
+    pub(crate) fn hint(&mut self, monotonic: Duration, here: bool) {
+        self.hinted |= here;
+        self.wake.get_or_insert(Wake::Hint);
+        if self.reading || self.passing {
+            self.again = true;
+        } else {
+            self.read_at.get_or_insert(monotonic + DEBOUNCE);
+        }
+    }
+
+    /// The regular look, in case a hint was lost.
+    pub(crate) fn sweep(&mut self, monotonic: Duration) {
+        if !self.reading && !self.passing {
+            self.read_at.get_or_insert(monotonic);
+        }
+    }
+
+    /// The next due time was read. Whether it is worth telling other replicas.
+    pub(crate) fn read(&mut self, due: Option<Instant>, now: Instant, hinted: bool) -> bool {
+        self.reading = false;
+        self.next = due;
+        let hint_ended = due.is_none_or(|due| due > now);
+        if hint_ended {
+            self.wake = None;
+        }
+        if self.announced.is_some_and(|announced| announced <= now) {
+            self.announced = None;
+        }
+        let earlier = due.is_some_and(|due| self.announced.is_none_or(|announced| due < announced));
+        if hinted && earlier {
+            self.announced = due;
+            return true;
+        }
+        false
+    }
+
+    /// Reading failed: again after a back-off.
+    pub(crate) fn unread(&mut self, monotonic: Duration) {
+        self.reading = false;
+        self.read_at = Some(monotonic + BACKOFF_MAX);
+    }
+
+    /// A pass is over. How many rows it rescued that no hint had announced.
+    pub(crate) fn passed(&mut self, monotonic: Duration, wake: Wake, passed: &crate::body::Passed) -> i64 {
+        self.passing = false;
+        if passed.transient {
+            self.back_off(monotonic);
+        } else if passed.items == 0 && passed.error.is_none() {
+            // Nothing could be claimed; if rows are due all the same, others have them locked.
+            self.back_off(monotonic);
+        } else {
+            self.backoff = None;
+            self.not_before = None;
+        }
+        self.read_at = Some(monotonic);
+        if passed.more {
+            self.wake = Some(wake);
+            self.not_before = None;
+            self.backoff = None;
+        }
+        if wake == Wake::Due && passed.lateness_ms >= RESCUED_MS { passed.items } else { 0 }
+    }
+
+    fn back_off(&mut self, monotonic: Duration) {
+        let backoff = self.backoff.map_or(BACKOFF, |backoff| (backoff * 2).min(BACKOFF_MAX));
+        self.backoff = Some(backoff);
+        self.not_before = Some(monotonic + backoff);
+    }
+
+    /// What to do now, if anything. `enabled`: this process may pass.
+    pub(crate) fn act(&mut self, now: Instant, monotonic: Duration, enabled: bool) -> Option<Do> {
+        if self.reading || self.passing {
+            return None;
+        }
+        if std::mem::take(&mut self.again) {
+            self.read_at.get_or_insert(monotonic);
+        }
+        if self.read_at.is_some_and(|at| at <= monotonic) {
+            self.read_at = None;
+            self.reading = true;
+            return Some(Do::Read { hinted: std::mem::take(&mut self.hinted) });
+        }
+        let due = self.next.is_some_and(|due| due <= now) && self.not_before.is_none_or(|at| at <= monotonic);
+        if enabled && due {
+            self.next = None;
+            self.passing = true;
+            return Some(Do::Pass(self.wake.take().unwrap_or(Wake::Due)));
+        }
+        None
+    }
+
+    /// When there may be something to do next, in monotonic time.
+    pub(crate) fn wake_at(&self, now: Instant, monotonic: Duration, enabled: bool) -> Option<Duration> {
+        if self.reading || self.passing {
+            return None;
+        }
+        let pass = self.next.filter(|_| enabled).map(|due| {
+            // One millisecond more than the estimate says, so that the database agrees that it is due.
+            let ahead = (due - now).to_std().map_or(Duration::ZERO, |ahead| ahead + Duration::from_millis(1));
+            (monotonic + ahead).max(self.not_before.unwrap_or_default())
+        });
+        [pass, self.read_at].into_iter().flatten().min()
+    }
+
+    /// Whether a row is due later that this process waits for.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+}

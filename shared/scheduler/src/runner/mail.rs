@@ -1,0 +1,95 @@
+//! What reaches the dispatcher: hints from outside, which coalesce, and results of its own tasks.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tokio::sync::{Notify, broadcast::error::RecvError};
+
+use crate::{
+    Instant, JobError,
+    body::{Env, Passed},
+    ledger::Wake,
+    store::{Nudge, Store},
+};
+
+/// A result of one of the dispatcher's own tasks; bounded by how many there are.
+pub(crate) enum Mail {
+    /// When the job's next row falls due.
+    Due { job: usize, due: Result<Option<Instant>, JobError>, hinted: bool },
+    /// A pass is over.
+    Passed { job: usize, wake: Wake, passed: Passed },
+    /// A run is over.
+    Ended { job: usize },
+}
+
+/// Something committed here: read what is due next.
+pub(crate) const CHANGED: u8 = 1;
+/// Another replica says that something is due.
+pub(crate) const NUDGED: u8 = 2;
+/// The schedule row or the queue changed: read them.
+pub(crate) const LOOK: u8 = 4;
+
+/// Hints by job. However many arrive, each is a bit.
+pub(crate) struct Hints {
+    bits: Vec<AtomicU8>,
+    arrived: Notify,
+}
+
+impl Hints {
+    pub(crate) fn new(jobs: usize) -> Self {
+        Self { bits: (0..jobs).map(|_| AtomicU8::new(0)).collect(), arrived: Notify::new() }
+    }
+
+    pub(crate) fn give(&self, job: usize, bit: u8) {
+        if let Some(bits) = self.bits.get(job)
+            && bits.fetch_or(bit, Ordering::AcqRel) & bit == 0
+        {
+            self.arrived.notify_one();
+        }
+    }
+
+    pub(crate) fn give_all(&self, bit: u8) {
+        (0..self.bits.len()).for_each(|job| self.give(job, bit));
+    }
+
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// The hints since the last call, by job.
+    pub(crate) fn take(&self) -> Vec<(usize, u8)> {
+        let taken = self.bits.iter().map(|bits| bits.swap(0, Ordering::AcqRel)).enumerate();
+        taken.filter(|(_, bits)| *bits != 0).collect()
+    }
+}
+
+/// Turns nudges of other replicas into hints.
+pub(crate) async fn listen<S: Store>(
+    env: Arc<Env<S>>,
+    index: HashMap<String, usize>,
+    hints: Arc<Hints>,
+    listening: bool,
+) {
+    let mut nudges = env.store.nudges();
+    loop {
+        let nudge = tokio::select! {
+            () = env.stop.cancelled() => return,
+            nudge = nudges.recv() => nudge,
+        };
+        match nudge {
+            _ if !listening => {}
+            Ok(Nudge { job, due }) => {
+                if let Some(job) = index.get(&job) {
+                    hints.give(*job, if due.is_some() { NUDGED } else { NUDGED | LOOK });
+                }
+            }
+            Err(RecvError::Lagged(_)) => hints.give_all(NUDGED | LOOK),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tables of instants across clock changes, and what holds for every schedule.
