@@ -3,7 +3,7 @@
 mod dispatch;
 mod due;
 mod execution;
-mod mail;
+pub(crate) mod mail;
 mod upkeep;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

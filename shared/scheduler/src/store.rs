@@ -18,6 +18,7 @@ use crate::{
 };
 
 pub mod memory;
+mod rules;
 pub mod sql;
 
 /// What a replica says of a job when it starts and every 30 s.
@@ -105,6 +106,25 @@ pub struct Window {
     pub items: i64,
     /// Largest lateness of this batch.
     pub lateness_ms: i64,
+}
+
+impl Window {
+    /// The row as its first batch inserts it.
+    pub(crate) fn new_run(&self) -> NewRun {
+        NewRun {
+            id: self.run,
+            run_key: format!("due:{}", self.run),
+            wake: self.wake,
+            nominal_at: None,
+            nominal_until: None,
+            instants: 1,
+            fire_at: self.started_at,
+            outcome: None,
+            reason: None,
+            into_run: None,
+            input: None,
+        }
+    }
 }
 
 /// A message that something may be due earlier than thought. Only ever a hint.

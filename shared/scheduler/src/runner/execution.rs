@@ -18,7 +18,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
-    body::{Backoff, Body, Ended, Env, Kind, Passed, Watch, Why},
+    body::{Backoff, Ended, Env, Kind, Passed, Watch, Why},
     job::Entry,
     kinds::{Held, LEASE, Run},
     ledger::{Ending, Outcome, RunRow, Wake},

@@ -1,0 +1,207 @@
+//! Decisions, queues and recovery in memory.
+
+use std::time::Duration;
+
+use super::{KEY_REMEMBERED, MemoryTx, Stored};
+use crate::{
+    Instant,
+    kinds::Held,
+    ledger::{Ending, NewRun, Outcome, RunRow, RunState},
+    policy::Decision,
+    schedule::Overlap,
+    store::{Decided, Enqueued, QueueOf, Recovered, Recovery, rules},
+};
+
+impl MemoryTx {
+    pub(super) fn decide(&mut self, decision: Decision, owner: &str, lease: Duration) -> Decided {
+        let job = decision.job.clone();
+        let mut decided = Decided { job: job.clone(), won: false, started: Vec::new(), disturbed: Vec::new() };
+        let Some(row) = self.state.schedules.get(&job) else { return decided };
+        if row.epoch != decision.seen_epoch || row.pause.is_some() {
+            return decided;
+        }
+        let mut row = row.clone();
+        row.epoch += 1;
+        row.next_at = decision.next_at;
+        if decision.stamp_start {
+            row.last_start_at = Some(self.now);
+        }
+        let epoch = row.epoch;
+        self.put_schedule(row);
+        decided.won = true;
+        for new in decision.ledger {
+            self.insert(&job, new, true);
+        }
+        for new in decision.starts {
+            self.start(&job, new, decision.overlap, epoch, (owner, lease), &mut decided);
+        }
+        decided
+    }
+
+    /// Whether the key is taken.
+    fn known(&self, job: &str, run_key: &str) -> bool {
+        self.state.runs.values().any(|stored| stored.row.job == job && stored.row.run_key == run_key)
+    }
+
+    /// Inserts a row unless its key is taken.
+    fn insert(&mut self, job: &str, new: NewRun, exclusive: bool) -> Option<RunRow> {
+        if self.known(job, &new.run_key) {
+            return None;
+        }
+        let row = rules::row(job, new, self.now);
+        self.put_run(Stored { row: row.clone(), exclusive });
+        Some(row)
+    }
+
+    /// The exclusive run that is going, if any.
+    fn going(&self, job: &str) -> Option<RunRow> {
+        let going = |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Running && stored.exclusive;
+        self.state.runs.values().find(going).map(|stored| stored.row.clone())
+    }
+
+    fn queued(&self, job: &str) -> Vec<RunRow> {
+        let waits = |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Queued;
+        let mut rows: Vec<RunRow> = self.state.runs.values().filter(waits).map(|stored| stored.row.clone()).collect();
+        rows.sort_by_key(|row| (row.fire_at, row.id));
+        rows
+    }
+
+    fn start(
+        &mut self,
+        job: &str,
+        new: NewRun,
+        overlap: Overlap,
+        epoch: i64,
+        (owner, lease): (&str, Duration),
+        decided: &mut Decided,
+    ) {
+        let exclusive = overlap != Overlap::AllowAll;
+        let Some(mut row) = self.insert(job, new, exclusive) else { return };
+        let going = if exclusive { self.going(job) } else { None };
+        let waiting = self.queued(job).iter().filter(|waits| waits.id != row.id).count();
+        match (going, overlap) {
+            (None, _) => rules::begin(&mut row, epoch, owner, self.now, lease),
+            (Some(_), Overlap::Skip | Overlap::AllowAll) => return self.skip(row, None),
+            (Some(_), Overlap::BufferOne) if waiting >= 1 => return self.skip(row, Some("buffer full")),
+            (Some(_), Overlap::BufferAll) if waiting >= rules::BUFFER_ALL_MAX => {
+                return self.skip(row, Some("buffer full"));
+            }
+            (Some(_), Overlap::BufferOne | Overlap::BufferAll) => {}
+            (Some(mut other), Overlap::CancelOther) => {
+                decided.disturbed.push(Held { id: other.id, epoch: other.epoch });
+                other.cancel_at = Some(self.now);
+                self.put_run(Stored { row: other, exclusive });
+            }
+            (Some(mut other), Overlap::TerminateOther) => {
+                decided.disturbed.push(Held { id: other.id, epoch: other.epoch });
+                other.epoch += 1;
+                rules::end(&mut other, &Ending::because(Outcome::Terminated, "a newer run took its place"), self.now);
+                self.put_run(Stored { row: other, exclusive });
+                rules::begin(&mut row, epoch, owner, self.now, lease);
+            }
+        }
+        if row.state == RunState::Running {
+            decided.started.push(row.clone());
+        }
+        self.put_run(Stored { row, exclusive });
+    }
+
+    /// Skips a run; one directly after another skipped one extends it.
+    fn skip(&mut self, mut row: RunRow, reason: Option<&str>) {
+        rules::skip(&mut row, reason, self.now);
+        let newest = self
+            .state
+            .runs
+            .values()
+            .filter(|stored| stored.row.job == row.job && stored.row.nominal_at.is_some() && stored.row.id != row.id)
+            .max_by_key(|stored| stored.row.nominal_until.or(stored.row.nominal_at))
+            .cloned();
+        match newest {
+            Some(mut last)
+                if row.nominal_at.is_some()
+                    && last.row.outcome == Some(Outcome::SkippedOverlap)
+                    && last.row.reason == row.reason =>
+            {
+                last.row.nominal_until = row.nominal_at;
+                last.row.instants += row.instants;
+                last.row.finished_at = Some(self.now);
+                self.put_run(last);
+                self.remove_run(row.id);
+            }
+            _ => self.put_run(Stored { row, exclusive: true }),
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, job: &str, new: NewRun, limit: u64) -> Enqueued {
+        let known = self.state.runs.values().find(|stored| stored.row.job == job && stored.row.run_key == new.run_key);
+        if let Some(stored) = known {
+            let row = stored.row.clone();
+            let since = row.queued_at.or(row.started_at).or(row.finished_at).unwrap_or(self.now);
+            if self.now - since < rules::delta(KEY_REMEMBERED) {
+                return Enqueued::Existing(row);
+            }
+            let mut old = stored.clone();
+            old.row.run_key = format!("{}:{}", old.row.run_key, old.row.id);
+            self.put_run(old);
+        }
+        let asked = |row: &RunRow| row.wake_source == new.wake;
+        if self.queued(job).iter().filter(|row| asked(row)).count() as u64 >= limit {
+            return Enqueued::Full;
+        }
+        let row = rules::row(job, new, self.now);
+        self.put_run(Stored { row: row.clone(), exclusive: true });
+        Enqueued::New(row)
+    }
+
+    pub(super) fn take_queued(&mut self, queue: &QueueOf, owner: &str, lease: Duration) -> Vec<RunRow> {
+        let mut taken = Vec::new();
+        for mut row in self.queued(&queue.job) {
+            if row.queued_at.is_some_and(|at| at > self.now) {
+                continue;
+            }
+            if queue.exclusive && self.going(&queue.job).is_some() {
+                break;
+            }
+            let epoch = row.epoch + 1;
+            rules::begin(&mut row, epoch, owner, self.now, lease);
+            self.put_run(Stored { row: row.clone(), exclusive: queue.exclusive });
+            taken.push(row);
+        }
+        taken
+    }
+
+    pub(super) fn recover(
+        &mut self,
+        recovery: &Recovery,
+        stale: &[(Held, i64)],
+        owner: &str,
+        lease: Duration,
+        recovered: &mut Recovered,
+    ) {
+        let now = self.now;
+        let dead: Vec<Stored> = self
+            .state
+            .runs
+            .values()
+            .filter(|stored| stored.row.job == recovery.job && stored.row.state == RunState::Running)
+            .filter(|stored| dead(&stored.row, stale, now))
+            .cloned()
+            .collect();
+        for mut stored in dead {
+            if rules::lose(&mut stored.row, recovery.resume, recovery.superseded, now) {
+                let epoch = stored.row.epoch + 1;
+                rules::begin(&mut stored.row, epoch, owner, now, lease);
+                recovered.resumed.push(stored.row.clone());
+            } else {
+                recovered.ended.push(stored.row.clone());
+            }
+            self.put_run(stored);
+        }
+    }
+}
+
+/// Whether the lease has ended, or an observer has seen no sign of life for a whole lease.
+fn dead(row: &RunRow, stale: &[(Held, i64)], now: Instant) -> bool {
+    let seen = (Held { id: row.id, epoch: row.epoch }, row.beat);
+    row.lease_until.is_none_or(|until| until < now) || stale.contains(&seen)
+}

@@ -1,0 +1,453 @@
+//! The store's operations in memory.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::{MemoryStore, MemoryTx, Stored};
+use crate::{
+    Instant, StoreError,
+    kinds::Held,
+    ledger::{Ending, FailureRow, NewRun, Outcome, Pause, ReplicaRow, RunRow, RunState, ScheduleRow},
+    policy::{self, Decision, Resume},
+    store::{
+        Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store, Window,
+        rules,
+    },
+};
+
+/// A replica that was not seen for so long is forgotten.
+const FORGET: chrono::TimeDelta = chrono::TimeDelta::days(1);
+
+impl MemoryTx {
+    fn announce(&mut self, replica: &str, said: &Announcement) -> Option<ScheduleRow> {
+        let now = self.now;
+        let hash = said.spec.hash();
+        let key = (said.job.clone(), replica.to_owned());
+        let started_at = self.state.replicas.get(&key).map_or(now, |row| row.started_at);
+        let (job, enabled, spec_hash) = (said.job.clone(), said.enabled, hash.clone());
+        let seen = ReplicaRow { job, replica: replica.to_owned(), enabled, spec_hash, started_at, seen_at: now };
+        self.state.replicas.insert(key, seen);
+        self.state.replicas.retain(|_, row| now - row.seen_at < FORGET);
+        match self.state.schedules.get(&said.job).cloned() {
+            None => {
+                let (anchor_at, next_at) = policy::first(&said.spec, now);
+                self.put_schedule(ScheduleRow {
+                    job: said.job.clone(),
+                    spec: said.spec.clone(),
+                    spec_hash: hash,
+                    spec_by: replica.to_owned(),
+                    spec_at: now,
+                    overrides: None,
+                    anchor_at,
+                    next_at,
+                    epoch: 1,
+                    last_start_at: None,
+                    pause: None,
+                    last_run_id: None,
+                    last_success_at: None,
+                    ledger_from: now,
+                });
+            }
+            Some(mut row) if said.starting && said.enabled && row.spec_hash != hash => {
+                (row.anchor_at, row.next_at) = policy::respec(&row, &said.spec, now);
+                row.spec = said.spec.clone();
+                row.spec_hash = hash;
+                replica.clone_into(&mut row.spec_by);
+                row.spec_at = now;
+                row.epoch += 1;
+                self.put_schedule(row);
+            }
+            Some(_) => {}
+        }
+        self.state.schedules.get(&said.job).cloned()
+    }
+
+    /// Notes in the schedule row that a run ended.
+    fn note_end(&mut self, id: Uuid, ending: &Ending) {
+        let Some(job) = self.state.runs.get(&id).map(|stored| stored.row.job.clone()) else { return };
+        let Some(mut row) = self.state.schedules.get(&job).cloned() else { return };
+        row.last_run_id = Some(id);
+        if ending.outcome == Outcome::Succeeded {
+            row.last_success_at = Some(self.now);
+        }
+        self.put_schedule(row);
+    }
+
+    fn end(&mut self, held: Held, ending: &Ending) -> bool {
+        let now = self.now;
+        let ended = self.change(held, |row| rules::end(row, ending, now));
+        if ended {
+            self.note_end(held.id, ending);
+        }
+        ended
+    }
+
+    fn window(&mut self, window: &Window) {
+        let now = self.now;
+        let ending = Ending::succeeded(0);
+        let mut stored = self.state.runs.get(&window.run).cloned().unwrap_or_else(|| {
+            let new = window.new_run();
+            let mut row = rules::row(&window.job, new, now);
+            row.started_at = Some(window.started_at);
+            row.owner = Some(window.owner.clone());
+            rules::end(&mut row, &ending, now);
+            Stored { row, exclusive: false }
+        });
+        stored.row.items += window.items;
+        stored.row.passes += 1;
+        stored.row.finished_at = Some(now);
+        stored.row.lateness_ms = stored.row.lateness_ms.max(Some(window.lateness_ms));
+        self.put_run(stored);
+        self.note_end(window.run, &ending);
+    }
+
+    fn prune(&mut self, job: &str, keep: Retention) -> u64 {
+        let horizon = self.now - rules::delta(keep.age);
+        let done = |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Done;
+        let mut rows: Vec<&RunRow> = self.state.runs.values().filter(done).map(|stored| &stored.row).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+        let keep_rows = usize::try_from(keep.rows).unwrap_or(usize::MAX);
+        let good = |row: &RunRow| {
+            !matches!(row.outcome, Some(Outcome::Failed | Outcome::TimedOut | Outcome::Panicked | Outcome::Lost))
+        };
+        let old = |(at, row): &(usize, &&RunRow)| {
+            row.finished_at.is_some_and(|at| at < horizon) || (*at >= keep_rows && good(row))
+        };
+        let batch = usize::try_from(keep.batch).unwrap_or(usize::MAX);
+        let mut gone: Vec<(Uuid, Option<Instant>)> =
+            rows.iter().enumerate().filter(old).map(|(_, row)| (row.id, row.finished_at)).collect();
+        gone.reverse();
+        gone.truncate(batch);
+        let newest = gone.iter().filter_map(|(_, at)| *at).max();
+        for (id, _) in &gone {
+            self.remove_run(*id);
+        }
+        if let (Some(newest), Some(mut row)) = (newest, self.state.schedules.get(job).cloned()) {
+            row.ledger_from = row.ledger_from.max(newest);
+            self.put_schedule(row);
+        }
+        gone.len() as u64
+    }
+
+    fn resume(&mut self, job: &str, resume: &Resume) -> bool {
+        let Some(mut row) = self.state.schedules.get(job).cloned() else { return false };
+        if row.epoch != resume.seen_epoch {
+            return false;
+        }
+        row.epoch += 1;
+        row.pause = None;
+        row.next_at = resume.next_at;
+        self.put_schedule(row);
+        let now = self.now;
+        for new in resume.ledger.iter().chain(&resume.queued) {
+            let known = self.state.runs.values().any(|stored| stored.row.job == job && stored.row.run_key == new.run_key);
+            if !known {
+                self.put_run(Stored { row: rules::row(job, new.clone(), now), exclusive: true });
+            }
+        }
+        true
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    type Tx = MemoryTx;
+
+    async fn now(&self) -> Result<Instant, StoreError> {
+        Ok(self.clock.now())
+    }
+
+    async fn announce(&self, replica: &str, jobs: &[Announcement]) -> Result<Vec<ScheduleRow>, StoreError> {
+        self.atomically(|tx| Ok(jobs.iter().filter_map(|said| tx.announce(replica, said)).collect())).await
+    }
+
+    async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
+        let tx = self.begin_tx().await;
+        let wanted = |row: &&ScheduleRow| jobs.is_empty() || jobs.contains(&row.job);
+        Ok(tx.state.schedules.values().filter(wanted).cloned().collect())
+    }
+
+    async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {
+        let tx = self.begin_tx().await;
+        Ok(tx.state.replicas.values().filter(|row| row.job == job).cloned().collect())
+    }
+
+    async fn decide(&self, decisions: Vec<Decision>, owner: &str, lease: Duration) -> Result<Vec<Decided>, StoreError> {
+        self.atomically(|tx| Ok(decisions.into_iter().map(|decision| tx.decide(decision, owner, lease)).collect())).await
+    }
+
+    async fn enqueue(&self, job: &str, run: NewRun, limit: u64) -> Result<Enqueued, StoreError> {
+        self.atomically(|tx| Ok(tx.enqueue(job, run, limit))).await
+    }
+
+    async fn take_queued(&self, jobs: &[QueueOf], owner: &str, lease: Duration) -> Result<Vec<RunRow>, StoreError> {
+        self.atomically(|tx| Ok(jobs.iter().flat_map(|queue| tx.take_queued(queue, owner, lease)).collect())).await
+    }
+
+    async fn running(&self, jobs: &[String]) -> Result<Vec<RunRow>, StoreError> {
+        let tx = self.begin_tx().await;
+        let running = |row: &&RunRow| row.state == RunState::Running && jobs.contains(&row.job);
+        Ok(tx.state.runs.values().map(|stored| &stored.row).filter(running).cloned().collect())
+    }
+
+    async fn recover(
+        &self,
+        jobs: &[Recovery],
+        stale: &[(Held, i64)],
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Recovered, StoreError> {
+        self.atomically(|tx| {
+            let mut recovered = Recovered::default();
+            jobs.iter().for_each(|recovery| tx.recover(recovery, stale, owner, lease, &mut recovered));
+            Ok(recovered)
+        })
+        .await
+    }
+
+    async fn renew(&self, held: &[Held], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        self.atomically(|tx| {
+            let until = tx.now + rules::delta(lease);
+            let renew = |held: &Held| {
+                let mut cancel = false;
+                let alive = tx.change(*held, |row| {
+                    row.beat += 1;
+                    row.lease_until = Some(until);
+                    cancel = row.cancel_at.is_some();
+                });
+                Renewal { held: *held, alive, cancel }
+            };
+            Ok(held.iter().map(renew).collect())
+        })
+        .await
+    }
+
+    async fn finish(&self, held: Held, ending: &Ending) -> Result<bool, StoreError> {
+        self.atomically(|tx| Ok(tx.end(held, ending))).await
+    }
+
+    async fn release(&self, held: Held) -> Result<bool, StoreError> {
+        self.atomically(|tx| {
+            let now = tx.now;
+            Ok(tx.change(held, |row| rules::release(row, now)))
+        })
+        .await
+    }
+
+    async fn fenced(&self, held: Held) -> Result<(), StoreError> {
+        self.atomically(|tx| {
+            if let Some(mut stored) = tx.state.runs.get(&held.id).cloned()
+                && rules::fence(&mut stored.row, held)
+            {
+                tx.put_run(stored);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn pause(&self, job: &str, pause: &Pause) -> Result<Option<ScheduleRow>, StoreError> {
+        self.atomically(|tx| {
+            let Some(mut row) = tx.state.schedules.get(job).cloned() else { return Ok(None) };
+            row.pause = Some(pause.clone());
+            row.epoch += 1;
+            tx.put_schedule(row.clone());
+            Ok(Some(row))
+        })
+        .await
+    }
+
+    async fn resume(&self, job: &str, resume: &Resume) -> Result<bool, StoreError> {
+        self.atomically(|tx| Ok(tx.resume(job, resume))).await
+    }
+
+    async fn set_override(
+        &self,
+        job: &str,
+        seen_epoch: i64,
+        overrides: Option<Value>,
+        next: (Instant, Option<Instant>),
+    ) -> Result<bool, StoreError> {
+        self.atomically(|tx| {
+            let Some(mut row) = tx.state.schedules.get(job).filter(|row| row.epoch == seen_epoch).cloned() else {
+                return Ok(false);
+            };
+            row.epoch += 1;
+            row.overrides = overrides;
+            (row.anchor_at, row.next_at) = next;
+            tx.put_schedule(row);
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn run(&self, id: Uuid) -> Result<Option<RunRow>, StoreError> {
+        Ok(self.begin_tx().await.state.runs.get(&id).map(|stored| stored.row.clone()))
+    }
+
+    async fn runs(&self, page: &RunPage) -> Result<Vec<RunRow>, StoreError> {
+        let tx = self.begin_tx().await;
+        let rows = tx.state.runs.values().rev().map(|stored| &stored.row);
+        let wanted = |row: &&RunRow| {
+            row.job == page.job
+                && page.before.is_none_or(|before| row.id < before)
+                && (page.outcomes.is_empty() || row.outcome.is_some_and(|outcome| page.outcomes.contains(&outcome)))
+        };
+        Ok(rows.filter(wanted).take(usize::try_from(page.limit).unwrap_or(usize::MAX)).cloned().collect())
+    }
+
+    async fn run_at(&self, job: &str, at: Instant) -> Result<Option<RunRow>, StoreError> {
+        let tx = self.begin_tx().await;
+        let rows = tx.state.runs.values().map(|stored| &stored.row);
+        let covers = |row: &&RunRow| row.job == job && row.nominal_at.is_some_and(|nominal| nominal <= at);
+        Ok(rows.filter(covers).max_by_key(|row| (row.nominal_at, row.id)).cloned())
+    }
+
+    async fn previous_success(&self, job: &str) -> Result<Option<Instant>, StoreError> {
+        let tx = self.begin_tx().await;
+        let rows = tx.state.runs.values().map(|stored| &stored.row);
+        let good = |row: &&RunRow| row.job == job && row.outcome == Some(Outcome::Succeeded);
+        Ok(rows.filter(good).filter_map(|row| row.nominal_at).max())
+    }
+
+    async fn set_aside(&self, job: &str, row_id: Uuid, error: &str) -> Result<FailureRow, StoreError> {
+        self.atomically(|tx| {
+            let before = tx.state.failures.get(&(job.to_owned(), row_id)).cloned();
+            let row = rules::set_aside(before, job, row_id, error, tx.now);
+            tx.put_failure(row.clone());
+            Ok(row)
+        })
+        .await
+    }
+
+    async fn failures(&self, job: &str, after: Option<Uuid>, limit: u64) -> Result<Vec<FailureRow>, StoreError> {
+        let tx = self.begin_tx().await;
+        let rows = tx.state.failures.values().rev();
+        let wanted = |row: &&FailureRow| row.job == job && after.is_none_or(|after| row.row_id < after);
+        Ok(rows.filter(wanted).take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
+    }
+
+    async fn retry_failure(&self, job: &str, row_id: Uuid) -> Result<bool, StoreError> {
+        self.atomically(|tx| {
+            let Some(mut row) = tx.state.failures.get(&(job.to_owned(), row_id)).cloned() else { return Ok(false) };
+            row.given_up_at = None;
+            row.next_attempt_at = Some(tx.now);
+            tx.put_failure(row);
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError> {
+        let tx = self.begin_tx().await;
+        let rows = tx.state.failures.values().filter(|row| row.job == job && row.given_up_at.is_none());
+        Ok(rows.filter_map(|row| row.next_attempt_at).min())
+    }
+
+    async fn prune(&self, job: &str, keep: Retention) -> Result<u64, StoreError> {
+        self.atomically(|tx| Ok(tx.prune(job, keep))).await
+    }
+
+    async fn begin(&self, _limit: Duration) -> Result<(MemoryTx, Instant), StoreError> {
+        let tx = self.begin_tx().await;
+        let now = tx.now;
+        Ok((tx, now))
+    }
+
+    fn single_writer(&self) -> bool {
+        true
+    }
+
+    async fn commit(&self, tx: MemoryTx) -> Result<(), StoreError> {
+        tx.keep();
+        Ok(())
+    }
+
+    async fn rollback(&self, tx: MemoryTx) -> Result<(), StoreError> {
+        drop(tx);
+        Ok(())
+    }
+
+    fn session(&self, _tx: &MemoryTx) -> Option<i64> {
+        None
+    }
+
+    async fn kill(&self, _session: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn complete(&self, tx: &mut MemoryTx, held: Held, ending: &Ending) -> Result<bool, StoreError> {
+        Ok(tx.end(held, ending))
+    }
+
+    async fn checkpoint(
+        &self,
+        tx: &mut MemoryTx,
+        held: Held,
+        items: i64,
+        cursor: Option<&Value>,
+    ) -> Result<bool, StoreError> {
+        Ok(tx.change(held, |row| {
+            row.items += items;
+            row.passes += 1;
+            if let Some(cursor) = cursor {
+                row.cursor = Some(cursor.clone());
+            }
+        }))
+    }
+
+    async fn wait(
+        &self,
+        tx: &mut MemoryTx,
+        held: Held,
+        items: i64,
+        cursor: &Value,
+        until: Instant,
+    ) -> Result<bool, StoreError> {
+        Ok(tx.change(held, |row| {
+            row.items += items;
+            row.passes += 1;
+            row.cursor = Some(cursor.clone());
+            rules::wait(row, until);
+        }))
+    }
+
+    async fn window(&self, tx: &mut MemoryTx, window: &Window) -> Result<(), StoreError> {
+        tx.window(window);
+        Ok(())
+    }
+
+    async fn clear_failures(&self, tx: &mut MemoryTx, job: &str, rows: &[Uuid]) -> Result<(), StoreError> {
+        rows.iter().for_each(|row| tx.remove_failure(job, *row));
+        Ok(())
+    }
+
+    async fn record(&self, job: &str, owner: &str, run: NewRun, ending: &Ending) -> Result<(), StoreError> {
+        self.atomically(|tx| {
+            let now = tx.now;
+            let mut row = rules::row(job, run, now);
+            row.owner = Some(owner.to_owned());
+            row.started_at = Some(row.fire_at);
+            row.queued_at = None;
+            rules::end(&mut row, ending, now);
+            let id = row.id;
+            tx.put_run(Stored { row, exclusive: false });
+            tx.note_end(id, ending);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn nudge(&self, nudge: &Nudge) -> Result<(), StoreError> {
+        // Nobody listening is fine: a nudge is only a hint.
+        self.nudges.send(nudge.clone()).map(drop).or(Ok(()))
+    }
+
+    fn nudges(&self) -> broadcast::Receiver<Nudge> {
+        self.nudges.subscribe()
+    }
+}
