@@ -39,6 +39,9 @@ pub enum StoreError {
     /// The database is away or refuses for a moment (connection, 40001, 40P01, 55P03, 53xxx, busy).
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// A deadlock or a lost race: the same transaction again may succeed. Inside a store only.
+    #[error("the transaction must be tried again: {0}")]
+    Again(String),
     /// The tables are not there (not migrated).
     #[error("the scheduler's tables are missing: {0}")]
     NotMigrated(String),
@@ -50,7 +53,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Again(_))
     }
 }
 

@@ -73,7 +73,7 @@ impl<S: Store> Job<S> {
     /// On every replica, on memory only.
     pub fn local(name: &str, description: &str, settings: JobSettings, job: impl Local) -> Self {
         let timeout = settings.timeout.unwrap_or_else(|| policy::default_timeout(&settings.spec));
-        let scope = Scope::Replica(Arc::new(LocalBody { job: Arc::new(job), timeout }));
+        let scope = Scope::Replica(Arc::new(LocalBody { job: Arc::new(job) }));
         Self { name: name.to_owned(), description: description.to_owned(), settings, timeout, scope }
     }
 

@@ -55,7 +55,7 @@ enum Asked<R, A> {
     Answer(Box<Answered<R, A>>),
     GiveBack(Held),
     /// The lease was lost meanwhile.
-    Lost(Held),
+    Lost,
 }
 
 impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
@@ -244,7 +244,7 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
                     let deadline = clock.monotonic() + timeout;
                     let answer = tokio::select! {
                         biased;
-                        () = drop.cancelled() => return Asked::Lost(row.held),
+                        () = drop.cancelled() => return Asked::Lost,
                         () = give_back.cancelled() => return Asked::GiveBack(row.held),
                         answer = caught(job.ask(&row, &run)) => match answer {
                             Caught::Answer(answer) => answer,

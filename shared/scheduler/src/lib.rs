@@ -17,6 +17,7 @@ mod runner;
 pub mod schedule;
 mod steps;
 pub mod store;
+pub mod tables;
 mod tick;
 
 pub use body::Kind;

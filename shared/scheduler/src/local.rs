@@ -1,6 +1,6 @@
 //! How a [`Local`] job is run: on every replica, with a ledger of its own in memory.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -13,7 +13,6 @@ use crate::{
 
 pub(crate) struct LocalBody {
     pub(crate) job: Arc<dyn Local>,
-    pub(crate) timeout: Duration,
 }
 
 #[async_trait]
@@ -35,11 +34,5 @@ impl<S: Store> Body<S> for LocalBody {
             Caught::Answer(Err(error)) => Ending::error(Outcome::Failed, error),
             Caught::Panicked(text) => Ending::error(Outcome::Panicked, text),
         })
-    }
-}
-
-impl LocalBody {
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
     }
 }

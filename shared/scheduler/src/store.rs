@@ -218,6 +218,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Ends a run outside its work transaction. False: fenced, nothing changed.
     async fn finish(&self, held: Held, ending: &Ending) -> Result<bool, StoreError>;
 
+    /// Notes in the schedule row that a run ended, for the list; outside every other transaction.
+    async fn note(&self, job: &str, run: Uuid, outcome: Outcome) -> Result<(), StoreError>;
+
     /// Gives a run back at a stop: state `queued`, attempt not counted. False: fenced.
     async fn release(&self, held: Held) -> Result<bool, StoreError>;
 

@@ -25,7 +25,7 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
             match asked {
                 Asked::Answer(answered) => answers.push(*answered),
                 Asked::GiveBack(held) => back.push(held),
-                Asked::Lost(_) => lost += 1,
+                Asked::Lost => lost += 1,
             }
         }
         self.fenced(env, lost);

@@ -148,8 +148,4 @@ impl DueState {
         [pass, self.read_at].into_iter().flatten().min()
     }
 
-    /// Whether a row is due later that this process waits for.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.next
-    }
 }

@@ -131,6 +131,7 @@ impl<S: Store> Executions<S> {
         self.with(|running| running.remove(&held.id));
         metrics::running(&self.env.service, &entry.name, -1.0);
         if let Some((outcome, items, error)) = closed {
+            self.note(&entry.name, held.id, outcome).await;
             let took = self.env.clock.monotonic().saturating_sub(began);
             let now = self.env.clock.now();
             metrics::ended(&self.env.service, &entry.name, row.wake_source, outcome, took, items, now);
@@ -249,6 +250,16 @@ impl<S: Store> Executions<S> {
                 }
                 Some((Outcome::Interrupted, 0, None))
             }
+        }
+    }
+
+    /// For the list of jobs only, so a failure of it is no failure of the run.
+    async fn note(&self, job: &str, run: Uuid, outcome: Outcome) {
+        if matches!(outcome, Outcome::Interrupted | Outcome::Fenced) {
+            return;
+        }
+        if let Err(error) = self.env.store.note(job, run, outcome).await {
+            tracing::debug!(%error, "the last run was not noted");
         }
     }
 

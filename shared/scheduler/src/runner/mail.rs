@@ -14,7 +14,7 @@ use crate::{
     Instant, JobError,
     body::{Env, Passed},
     ledger::Wake,
-    store::{Nudge, Store},
+    store::{Nudge, Store, sql::notify::EVERY_JOB},
 };
 
 /// A result of one of the dispatcher's own tasks; bounded by how many there are.
@@ -83,6 +83,7 @@ pub(crate) async fn listen<S: Store>(
         };
         match nudge {
             _ if !listening => {}
+            Ok(Nudge { job, .. }) if job == EVERY_JOB => hints.give_all(NUDGED | LOOK),
             Ok(Nudge { job, due }) => {
                 if let Some(job) = index.get(&job) {
                     hints.give(*job, if due.is_some() { NUDGED } else { NUDGED | LOOK });

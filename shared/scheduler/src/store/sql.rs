@@ -1,1 +1,266 @@
-//! PostgreSQL and SQLite.
+//! The store on PostgreSQL and SQLite: one set of statements, two dialects.
+
+mod decide;
+mod dialect;
+mod due;
+mod effects;
+mod ledger;
+pub mod notify;
+mod ops;
+mod queue;
+mod rows;
+mod schedules;
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement, TransactionOptions,
+    TransactionTrait, sea_query::Value,
+};
+use tokio::sync::broadcast;
+
+pub use self::due::{Due, LeaseTable};
+use self::notify::Notifications;
+use crate::{Instant, StoreError, clock::Clock, store::Nudge};
+
+/// A transaction that met a deadlock or a serialization failure is tried so often in all.
+const TRIES: u32 = 3;
+/// Statements of the scheduler itself take at most this.
+const CONTROL_LIMIT: Duration = Duration::from_secs(4);
+/// A statement of a job takes at most this, whatever its timeout.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+/// A frozen owner's rows are free again after this.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// Waiting for a lock takes at most this.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// Nudges that wait for a slow receiver, at most; more mean "look now".
+const NUDGES: usize = 1024;
+
+/// Whose time decides.
+#[derive(Clone)]
+pub enum Time {
+    /// The database's (`statement_timestamp()`; on SQLite the process is the database).
+    Database,
+    /// A clock of ours, for tests that drive it by hand.
+    Clock(Arc<dyn Clock>),
+}
+
+/// A store on PostgreSQL or SQLite.
+#[derive(Clone)]
+pub struct SqlStore {
+    control: DatabaseConnection,
+    work: DatabaseConnection,
+    service: Arc<str>,
+    time: Time,
+    process: Arc<dyn Clock>,
+    nudges: broadcast::Sender<Nudge>,
+    notifications: Option<Arc<Notifications>>,
+}
+
+/// A work transaction. Dropping it rolls back.
+pub struct SqlTx {
+    tx: DatabaseTransaction,
+    /// The store's time when it began.
+    pub now: Instant,
+    session: Option<i64>,
+}
+
+impl Deref for SqlTx {
+    type Target = DatabaseTransaction;
+
+    fn deref(&self) -> &DatabaseTransaction {
+        &self.tx
+    }
+}
+
+impl SqlTx {
+    /// Commits outside the runner (a request, say).
+    pub async fn commit(self) -> Result<(), DbErr> {
+        self.tx.commit().await
+    }
+
+    /// Rolls back outside the runner.
+    pub async fn rollback(self) -> Result<(), DbErr> {
+        self.tx.rollback().await
+    }
+}
+
+/// A transaction of the scheduler itself, with the time it goes by.
+struct Ctl {
+    tx: DatabaseTransaction,
+    now: Instant,
+    backend: DbBackend,
+}
+
+/// Work inside a control transaction; called again when the transaction must be.
+type Work<T> = dyn for<'a> Fn(&'a Ctl) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync;
+
+impl SqlStore {
+    /// A store of `service`. `control`: connections of the scheduler itself; `work`: those of its jobs (on SQLite the same
+    /// single writer). `process` is the clock that SQLite goes by.
+    pub fn new(
+        control: DatabaseConnection,
+        work: DatabaseConnection,
+        service: &str,
+        time: Time,
+        process: Arc<dyn Clock>,
+        notifications: Option<Arc<Notifications>>,
+    ) -> Self {
+        let nudges = match &notifications {
+            Some(notifications) => notifications.of(service),
+            None => broadcast::Sender::new(NUDGES),
+        };
+        Self { control, work, service: service.into(), time, process, nudges, notifications }
+    }
+
+    fn backend(&self) -> DbBackend {
+        self.control.get_database_backend()
+    }
+
+    /// The time to bind; `None` where the database says it.
+    fn bound_time(&self) -> Option<Instant> {
+        match &self.time {
+            Time::Clock(clock) => Some(clock.now()),
+            Time::Database if self.backend() == DbBackend::Sqlite => Some(self.process.now()),
+            Time::Database => None,
+        }
+    }
+
+    /// Runs one transaction of the scheduler itself in a task that nothing cancels: a future dropped inside BEGIN or
+    /// COMMIT would poison the pool.
+    async fn atomically<T: Send + 'static>(
+        &self,
+        work: impl for<'a> Fn(&'a Ctl) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        uncancelled(async move { store.tries(&work).await }).await
+    }
+
+    async fn tries<T>(&self, work: &Work<T>) -> Result<T, StoreError> {
+        let mut tried = 1;
+        loop {
+            match self.once(work).await {
+                Err(StoreError::Again(_)) if tried < TRIES => tried += 1,
+                Err(StoreError::Again(text)) => return Err(StoreError::Unavailable(text)),
+                other => return other,
+            }
+        }
+    }
+
+    async fn once<T>(&self, work: &Work<T>) -> Result<T, StoreError> {
+        let (tx, now, _) = self.open(&self.control, CONTROL_LIMIT).await?;
+        let ctl = Ctl { tx, now, backend: self.backend() };
+        match work(&ctl).await {
+            Ok(done) => {
+                ctl.tx.commit().await?;
+                Ok(done)
+            }
+            Err(error) => {
+                // The first error is the one to tell of; a lost connection has rolled back by itself.
+                if let Err(also) = ctl.tx.rollback().await {
+                    tracing::debug!(error = %also, "a rollback on a lost connection");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// BEGIN with server-side limits; the time, and the session's name.
+    async fn open(
+        &self,
+        db: &DatabaseConnection,
+        limit: Duration,
+    ) -> Result<(DatabaseTransaction, Instant, Option<i64>), StoreError> {
+        let sqlite = self.backend() == DbBackend::Sqlite;
+        let options = TransactionOptions {
+            sqlite_transaction_mode: sqlite.then_some(sea_orm::SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let tx = db.begin_with_options(options).await?;
+        if sqlite {
+            return Ok((tx, self.process_or_bound(), None));
+        }
+        let limits = [limit.min(STATEMENT_LIMIT), LOCK_LIMIT, IDLE_LIMIT].map(|limit| Value::from(millis(limit)));
+        let sql = "SELECT pg_backend_pid()::bigint AS session, statement_timestamp() AS now,
+            set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
+            set_config('idle_in_transaction_session_timeout', $3, true)";
+        let row = tx.query_one_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, limits)).await?;
+        let row = row.ok_or_else(|| StoreError::Broken("no answer to SELECT".to_owned()))?;
+        let now = self.bound_time().map_or_else(|| row.try_get("", "now"), Ok)?;
+        Ok((tx, now, Some(row.try_get("", "session")?)))
+    }
+
+    fn process_or_bound(&self) -> Instant {
+        self.bound_time().unwrap_or_else(|| self.process.now())
+    }
+
+    /// Begins a work transaction on `db`, in a task that nothing cancels.
+    async fn begin_on(&self, db: DatabaseConnection, limit: Duration) -> Result<(SqlTx, Instant), StoreError> {
+        let store = self.clone();
+        let (tx, now, session) = uncancelled(async move { store.open(&db, limit).await }).await?;
+        Ok((SqlTx { tx, now, session }, now))
+    }
+
+    /// Begins a transaction of a request on `db` (its pool), with the store's time and limits.
+    pub async fn begin_request(&self, db: &DatabaseConnection) -> Result<SqlTx, StoreError> {
+        self.begin_on(db.clone(), CONTROL_LIMIT).await.map(|(tx, _)| tx)
+    }
+}
+
+fn millis(limit: Duration) -> String {
+    limit.as_millis().max(1).to_string()
+}
+
+/// Awaits work in a task of its own, which goes on when this future is dropped.
+pub(crate) async fn uncancelled<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    #[expect(clippy::disallowed_methods, reason = "this is the place that keeps transactions from being cancelled")]
+    let task = tokio::spawn(work);
+    task.await.unwrap_or_else(|error| Err(StoreError::Broken(error.to_string())))
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        classify(&error)
+    }
+}
+
+/// What a database error means: come back later, try the transaction again, not migrated, or broken.
+fn classify(error: &DbErr) -> StoreError {
+    use sea_orm::RuntimeErr::SqlxError;
+    let text = error.to_string();
+    let source = match error {
+        DbErr::ConnectionAcquire(_) => return StoreError::Unavailable(text),
+        DbErr::Conn(SqlxError(source)) | DbErr::Exec(SqlxError(source)) | DbErr::Query(SqlxError(source)) => source,
+        DbErr::Conn(_) => return StoreError::Unavailable(text),
+        _ => return StoreError::Broken(text),
+    };
+    let sqlx::Error::Database(database) = source.as_ref() else {
+        return match source.as_ref() {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Protocol(_) => StoreError::Unavailable(text),
+            _ => StoreError::Broken(text),
+        };
+    };
+    let code = database.code().unwrap_or_default();
+    match code.as_ref() {
+        "40001" | "40P01" => StoreError::Again(text),
+        // A unique violation inside a store's operation is a race that another one won.
+        "23505" => StoreError::Again(text),
+        "42P01" | "3F000" => StoreError::NotMigrated(text),
+        "55P03" | "57014" | "25P03" | "25P02" => StoreError::Unavailable(text),
+        code if code.starts_with("53") || code.starts_with("57P") || code.starts_with("08") => {
+            StoreError::Unavailable(text)
+        }
+        // SQLITE_BUSY, SQLITE_LOCKED and their extended codes.
+        "5" | "6" | "261" | "262" | "517" | "773" => StoreError::Unavailable(text),
+        _ if text.contains("no such table") => StoreError::NotMigrated(text),
+        _ => StoreError::Broken(text),
+    }
+}

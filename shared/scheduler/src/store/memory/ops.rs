@@ -66,12 +66,10 @@ impl MemoryTx {
         self.state.schedules.get(&said.job).cloned()
     }
 
-    /// Notes in the schedule row that a run ended.
-    fn note_end(&mut self, id: Uuid, ending: &Ending) {
-        let Some(job) = self.state.runs.get(&id).map(|stored| stored.row.job.clone()) else { return };
-        let Some(mut row) = self.state.schedules.get(&job).cloned() else { return };
-        row.last_run_id = Some(id);
-        if ending.outcome == Outcome::Succeeded {
+    fn note(&mut self, job: &str, run: Uuid, outcome: Outcome) {
+        let Some(mut row) = self.state.schedules.get(job).cloned() else { return };
+        row.last_run_id = Some(run);
+        if outcome == Outcome::Succeeded {
             row.last_success_at = Some(self.now);
         }
         self.put_schedule(row);
@@ -79,11 +77,7 @@ impl MemoryTx {
 
     fn end(&mut self, held: Held, ending: &Ending) -> bool {
         let now = self.now;
-        let ended = self.change(held, |row| rules::end(row, ending, now));
-        if ended {
-            self.note_end(held.id, ending);
-        }
-        ended
+        self.change(held, |row| rules::end(row, ending, now))
     }
 
     fn window(&mut self, window: &Window) {
@@ -102,7 +96,6 @@ impl MemoryTx {
         stored.row.finished_at = Some(now);
         stored.row.lateness_ms = stored.row.lateness_ms.max(Some(window.lateness_ms));
         self.put_run(stored);
-        self.note_end(window.run, &ending);
     }
 
     fn prune(&mut self, job: &str, keep: Retention) -> u64 {
@@ -228,6 +221,14 @@ impl Store for MemoryStore {
 
     async fn finish(&self, held: Held, ending: &Ending) -> Result<bool, StoreError> {
         self.atomically(|tx| Ok(tx.end(held, ending))).await
+    }
+
+    async fn note(&self, job: &str, run: Uuid, outcome: Outcome) -> Result<(), StoreError> {
+        self.atomically(|tx| {
+            tx.note(job, run, outcome);
+            Ok(())
+        })
+        .await
     }
 
     async fn release(&self, held: Held) -> Result<bool, StoreError> {
@@ -434,9 +435,7 @@ impl Store for MemoryStore {
             row.started_at = Some(row.fire_at);
             row.queued_at = None;
             rules::end(&mut row, ending, now);
-            let id = row.id;
             tx.put_run(Stored { row, exclusive: false });
-            tx.note_end(id, ending);
             Ok(())
         })
         .await
