@@ -1,0 +1,232 @@
+//! Reading the embedded log: as a member of a group, or everything.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use database::{Fault, Sql, Type};
+use sea_orm::QueryResult;
+use serde_json::json;
+
+use super::{Log, producer::unhex_bytes, unavailable};
+use crate::{BrokerError, Consumer, Message, Position, Start};
+
+/// How often a member looks whether a topic became free.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Positions by topic.
+type Positions = HashMap<String, i64>;
+
+/// A member of a group. A topic is one partition, so it is one member's at a time.
+pub(super) struct Member {
+    log: Arc<Log>,
+    group: String,
+    topics: Vec<String>,
+    me: u64,
+    next: Positions,
+}
+
+/// Reads everything and commits nothing.
+pub(super) struct Reader {
+    log: Arc<Log>,
+    next: Positions,
+}
+
+impl Member {
+    pub(super) fn join(log: Arc<Log>, group: &str, topics: &[&str]) -> Self {
+        let me = log.next_member.fetch_add(1, Ordering::Relaxed);
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        Self { log, group: group.to_owned(), topics, me, next: HashMap::new() }
+    }
+
+    /// Takes the topics that are nobody's, and begins where the group left off.
+    async fn take_free_topics(&mut self) -> Result<(), Fault> {
+        let taken: Vec<String> = {
+            let mut members = self.log.members();
+            let free = |topic: &&String| {
+                *members.entry((self.group.clone(), (*topic).clone())).or_insert(self.me) == self.me
+            };
+            self.topics.iter().filter(free).filter(|topic| !self.next.contains_key(*topic)).cloned().collect()
+        };
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let mut sql = Sql::new(self.log.db.get_database_backend());
+        let (group, topics) = (sql.bind(self.group.as_str()), sql.words(&taken));
+        let text = format!("SELECT topic, next FROM groups WHERE name = {group} AND topic {topics}");
+        let known = positions(&sql.all(&self.log.db, &text).await?)?;
+        for topic in taken {
+            let next = known.get(&topic).copied().unwrap_or(0);
+            self.next.insert(topic, next);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.log.members().retain(|_, member| *member != self.me);
+        // Others may take its topics now.
+        self.log.appended.send_modify(|appended| *appended += 1);
+    }
+}
+
+impl Reader {
+    pub(super) async fn open(log: Arc<Log>, topics: &[&str], from: Start) -> Result<Self, BrokerError> {
+        let mut next: Positions = topics.iter().map(|topic| ((*topic).to_owned(), 0)).collect();
+        if from == Start::Latest {
+            let rows = Sql::new(log.db.get_database_backend()).all(&log.db, "SELECT topic, next FROM offsets").await;
+            let ends = rows.and_then(|rows| positions(&rows)).map_err(|fault| unavailable(&fault))?;
+            next.iter_mut().for_each(|(topic, next)| *next = ends.get(topic).copied().unwrap_or(0));
+        }
+        Ok(Self { log, next })
+    }
+}
+
+fn positions(rows: &[QueryResult]) -> Result<Positions, Fault> {
+    rows.iter().map(|row| Ok((row.try_get("", "topic")?, row.try_get("", "next")?))).collect()
+}
+
+/// Records from these positions on, and the positions after them.
+async fn read(log: &Log, next: &mut Positions, max: usize) -> Result<Vec<Message>, Fault> {
+    let from: Vec<serde_json::Value> = next.iter().map(|(topic, next)| json!({ "t": topic, "n": next })).collect();
+    let mut sql = Sql::new(log.db.get_database_backend());
+    let from = sql.records(&[("t", Type::Text), ("n", Type::Big)], &from);
+    let max = sql.bind(i64::try_from(max).unwrap_or(i64::MAX));
+    let text = format!(
+        "SELECT e.topic, e.offset, e.key, e.body, e.headers, e.at FROM {from}
+         JOIN events e ON e.topic = x.t AND e.offset >= x.n ORDER BY e.at, e.topic, e.offset LIMIT {max}"
+    );
+    let messages: Vec<Message> = sql.all(&log.db, &text).await?.iter().map(message).collect::<Result<_, Fault>>()?;
+    for message in &messages {
+        if let Some(next) = next.get_mut(&message.topic) {
+            *next = (*next).max(message.offset + 1);
+        }
+    }
+    Ok(messages)
+}
+
+fn message(row: &QueryResult) -> Result<Message, Fault> {
+    let headers: serde_json::Value = row.try_get("", "headers")?;
+    let headers: Vec<(String, String)> =
+        serde_json::from_value(headers).map_err(|error| Fault::Broken(error.to_string()))?;
+    Ok(Message {
+        topic: row.try_get("", "topic")?,
+        partition: 0,
+        offset: row.try_get("", "offset")?,
+        key: row.try_get("", "key")?,
+        body: Bytes::from(row.try_get::<Vec<u8>>("", "body")?),
+        headers: headers.into_iter().map(|(name, value)| (name, unhex_bytes(&value))).collect(),
+        timestamp: row.try_get("", "at")?,
+    })
+}
+
+fn rewound(next: &mut Positions, to: &[Position]) {
+    for position in to {
+        if let Some(next) = next.get_mut(&position.topic) {
+            *next = (*next).min(position.offset);
+        }
+    }
+}
+
+async fn behind(log: &Log, next: &Positions) -> Result<HashMap<(String, i32), i64>, BrokerError> {
+    let rows = Sql::new(log.db.get_database_backend()).all(&log.db, "SELECT topic, next FROM offsets").await;
+    let ends = rows.and_then(|rows| positions(&rows)).map_err(|fault| unavailable(&fault))?;
+    let lag = |(topic, next): (&String, &i64)| {
+        let end = ends.get(topic).copied().unwrap_or(0);
+        ((topic.clone(), 0), (end - next).max(0))
+    };
+    Ok(next.iter().map(lag).collect())
+}
+
+#[async_trait]
+impl Consumer for Member {
+    async fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Message>, BrokerError> {
+        let mut appended = self.log.appended.subscribe();
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            appended.borrow_and_update();
+            self.take_free_topics().await.map_err(|fault| unavailable(&fault))?;
+            if !self.next.is_empty() {
+                let messages = read(&self.log, &mut self.next, max).await.map_err(|fault| unavailable(&fault))?;
+                if !messages.is_empty() {
+                    return Ok(messages);
+                }
+            }
+            let now = tokio::time::Instant::now();
+            if now >= until {
+                return Ok(Vec::new());
+            }
+            // An append or a topic set free wakes at once; a look now and then costs little.
+            let patience = (until - now).min(LOOK.max(wait / 4));
+            let _either = tokio::time::timeout(patience, appended.changed()).await;
+        }
+    }
+
+    async fn commit(&mut self, done: &[Position]) -> Result<(), BrokerError> {
+        let mut newest: Positions = HashMap::new();
+        for position in done {
+            if !self.next.contains_key(&position.topic) {
+                return Err(BrokerError::Lost(position.topic.clone()));
+            }
+            let next = newest.entry(position.topic.clone()).or_insert(0);
+            *next = (*next).max(position.offset + 1);
+        }
+        let records: Vec<serde_json::Value> =
+            newest.iter().map(|(topic, next)| json!({ "t": topic, "n": next })).collect();
+        let mut sql = Sql::new(self.log.db.get_database_backend());
+        let records = sql.records(&[("t", Type::Text), ("n", Type::Big)], &records);
+        let group = sql.bind(self.group.as_str());
+        let text = format!(
+            "INSERT INTO groups (name, topic, next) SELECT {group}, x.t, x.n FROM {records} WHERE true
+             ON CONFLICT (name, topic) DO UPDATE SET next = max(groups.next, excluded.next)"
+        );
+        sql.run(&self.log.db, &text).await.map(drop).map_err(|fault| unavailable(&fault))
+    }
+
+    async fn rewind(&mut self, to: &[Position]) -> Result<(), BrokerError> {
+        rewound(&mut self.next, to);
+        Ok(())
+    }
+
+    async fn lag(&mut self) -> Result<HashMap<(String, i32), i64>, BrokerError> {
+        behind(&self.log, &self.next).await
+    }
+
+    async fn close(self: Box<Self>) {}
+}
+
+#[async_trait]
+impl Consumer for Reader {
+    async fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Message>, BrokerError> {
+        let mut appended = self.log.appended.subscribe();
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            appended.borrow_and_update();
+            let messages = read(&self.log, &mut self.next, max).await.map_err(|fault| unavailable(&fault))?;
+            if !messages.is_empty() || tokio::time::Instant::now() >= until {
+                return Ok(messages);
+            }
+            let _either = tokio::time::timeout_at(until, appended.changed()).await;
+        }
+    }
+
+    async fn commit(&mut self, _done: &[Position]) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    async fn rewind(&mut self, to: &[Position]) -> Result<(), BrokerError> {
+        rewound(&mut self.next, to);
+        Ok(())
+    }
+
+    async fn lag(&mut self) -> Result<HashMap<(String, i32), i64>, BrokerError> {
+        behind(&self.log, &self.next).await
+    }
+
+    async fn close(self: Box<Self>) {}
+}

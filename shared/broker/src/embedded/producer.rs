@@ -1,0 +1,172 @@
+//! Appending to the embedded log: one transaction a batch, each id once.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use database::{Fault, Sql, Type, hex, stamp};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use serde_json::{Value, json};
+
+use super::{Log, retention_s, unavailable};
+use crate::{BrokerError, Producer, RECORD_BYTES_MAX, Record, SendError, Topic};
+
+pub(super) struct EmbeddedProducer {
+    pub(super) log: Arc<Log>,
+}
+
+#[async_trait]
+impl Producer for EmbeddedProducer {
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<(), SendError>> {
+        let mut answers = Vec::with_capacity(records.len());
+        let mut kept = Vec::new();
+        for record in records {
+            let answer = match self.refusal(&record).await {
+                Ok(None) => {
+                    kept.push(record);
+                    Ok(())
+                }
+                Ok(Some(why)) => Err(SendError::Permanent(why)),
+                Err(fault) => Err(SendError::Transient(fault.to_string())),
+            };
+            answers.push(answer);
+        }
+        if kept.is_empty() {
+            return answers;
+        }
+        let log = Arc::clone(&self.log);
+        if let Err(fault) = database::uncancelled(async move { append(&log, &kept).await }).await {
+            let lost = SendError::Transient(fault.to_string());
+            answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| *answer = Err(lost.clone()));
+        } else {
+            self.log.appended.send_modify(|appended| *appended += 1);
+        }
+        answers
+    }
+
+    async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
+        let records: Vec<Value> =
+            topics.iter().map(|topic| json!({ "name": topic.name, "retention_s": retention_s(topic) })).collect();
+        let mut sql = Sql::new(self.log.db.get_database_backend());
+        let records = sql.records(&[("name", Type::Text), ("retention_s", Type::Big)], &records);
+        let text = format!(
+            "INSERT INTO topics (name, retention_s) SELECT x.name, x.retention_s FROM {records} WHERE true
+             ON CONFLICT (name) DO UPDATE SET retention_s = excluded.retention_s"
+        );
+        sql.run(&self.log.db, &text).await.map_err(|fault| unavailable(&fault))?;
+        let mut known = self.log.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.extend(topics.iter().map(|topic| topic.name.clone()));
+        Ok(())
+    }
+}
+
+impl EmbeddedProducer {
+    /// Why a record can never be kept, if so.
+    async fn refusal(&self, record: &Record) -> Result<Option<String>, Fault> {
+        if record.body.len() > RECORD_BYTES_MAX {
+            return Ok(Some(format!("{} bytes are more than {RECORD_BYTES_MAX}", record.body.len())));
+        }
+        let known = |log: &Log| {
+            log.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&record.topic)
+        };
+        if known(&self.log) {
+            return Ok(None);
+        }
+        let mut sql = Sql::new(self.log.db.get_database_backend());
+        let topic = sql.bind(record.topic.as_str());
+        let found = sql.one(&self.log.db, &format!("SELECT 1 AS one FROM topics WHERE name = {topic}")).await?;
+        if found.is_none() {
+            return Ok(Some(format!("there is no topic {:?}", record.topic)));
+        }
+        self.log.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(record.topic.clone());
+        Ok(None)
+    }
+}
+
+async fn append(log: &Log, records: &[Record]) -> Result<(), Fault> {
+    let tx = database::begin(&log.db).await?;
+    #[expect(clippy::disallowed_methods, reason = "when the log kept a record is the log's own time, as a broker's is")]
+    let now = Utc::now();
+    let next = next_offsets(&tx, records).await?;
+    insert(&tx, records, next, now).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The next free offset of each topic, which also reserves as many as there are records.
+async fn next_offsets(tx: &DatabaseTransaction, records: &[Record]) -> Result<HashMap<String, i64>, Fault> {
+    let mut counts: HashMap<&str, i64> = HashMap::new();
+    for record in records {
+        *counts.entry(&record.topic).or_default() += 1;
+    }
+    let counts: Vec<Value> = counts.iter().map(|(topic, count)| json!({ "t": topic, "n": count })).collect();
+    let mut sql = Sql::new(tx.get_database_backend());
+    let counts_sql = sql.records(&[("t", Type::Text), ("n", Type::Big)], &counts);
+    let text = format!(
+        "INSERT INTO offsets (topic, next) SELECT x.t, x.n FROM {counts_sql} WHERE true
+         ON CONFLICT (topic) DO UPDATE SET next = offsets.next + excluded.next RETURNING topic, next"
+    );
+    let mut next = HashMap::new();
+    for row in sql.all(tx, &text).await? {
+        let (topic, after): (String, i64) = (row.try_get("", "topic")?, row.try_get("", "next")?);
+        let count = counts.iter().find(|count| count["t"] == topic).and_then(|count| count["n"].as_i64()).unwrap_or(0);
+        next.insert(topic, after - count);
+    }
+    Ok(next)
+}
+
+async fn insert(
+    tx: &DatabaseTransaction,
+    records: &[Record],
+    mut next: HashMap<String, i64>,
+    now: DateTime<Utc>,
+) -> Result<(), Fault> {
+    let rows: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            let offset = next.entry(record.topic.clone()).or_default();
+            *offset += 1;
+            let headers: Vec<(&str, String)> =
+                record.headers.iter().map(|(name, value)| (name.as_str(), hex_bytes(value))).collect();
+            json!({
+                "topic": record.topic, "offset": *offset - 1, "id": hex(record.id), "key": record.key,
+                "body": hex_bytes(&record.body), "headers": headers, "at": stamp(now),
+            })
+        })
+        .collect();
+    let mut sql = Sql::new(tx.get_database_backend());
+    let columns = [
+        ("topic", Type::Text),
+        ("offset", Type::Big),
+        ("id", Type::Uuid),
+        ("key", Type::Text),
+        ("body", Type::Uuid),
+        ("headers", Type::Json),
+        ("at", Type::Time),
+    ];
+    let rows = sql.records(&columns, &rows);
+    // The same id again is the same event again: the relay was not sure.
+    let text = format!(
+        "INSERT OR IGNORE INTO events (topic, offset, id, key, body, headers, at)
+         SELECT x.topic, x.offset, x.id, x.key, x.body, x.headers, x.at FROM {rows} WHERE true ORDER BY x.topic, x.offset"
+    );
+    sql.run(tx, &text).await.map(drop)
+}
+
+/// Bytes as text that `unhex` reads.
+pub(super) fn hex_bytes(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+/// The bytes of such a text.
+pub(super) fn unhex_bytes(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0);
+    let pairs = text.as_bytes().chunks_exact(2);
+    pairs.filter_map(|pair| u8::try_from(digit(pair[0]) * 16 + digit(pair[1])).ok()).collect()
+}
