@@ -103,7 +103,7 @@ impl Log {
     }
 
     async fn prune(&self, now: chrono::DateTime<chrono::Utc>, batch: u64) -> Result<u64, BrokerError> {
-        let mut sql = database::Sql::new(self.db.get_database_backend());
+        let mut sql = database::Sql::of(&self.db);
         let (now, batch) = (sql.bind(now), sql.bind(i64::try_from(batch).unwrap_or(i64::MAX)));
         let text = format!(
             "DELETE FROM events WHERE (topic, offset) IN (

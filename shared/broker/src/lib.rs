@@ -4,6 +4,7 @@
 //! order; a group goes on from the position it committed; what was not committed comes again.
 
 mod config;
+pub mod dead_letters;
 pub mod embedded;
 pub mod kafka;
 

@@ -33,9 +33,9 @@ pub enum Type {
 }
 
 impl Sql {
-    /// An empty statement for the engine.
-    pub fn new(backend: DbBackend) -> Self {
-        Self { backend, values: Vec::new() }
+    /// An empty statement for the engine behind `db`.
+    pub fn of(db: &impl ConnectionTrait) -> Self {
+        Self { backend: db.get_database_backend(), values: Vec::new() }
     }
 
     /// Whether the engine is SQLite.

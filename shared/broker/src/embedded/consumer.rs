@@ -55,7 +55,7 @@ impl Member {
         if taken.is_empty() {
             return Ok(());
         }
-        let mut sql = Sql::new(self.log.db.get_database_backend());
+        let mut sql = Sql::of(&self.log.db);
         let (group, topics) = (sql.bind(self.group.as_str()), sql.words(&taken));
         let text = format!("SELECT topic, next FROM groups WHERE name = {group} AND topic {topics}");
         let known = positions(&sql.all(&self.log.db, &text).await?)?;
@@ -79,7 +79,7 @@ impl Reader {
     pub(super) async fn open(log: Arc<Log>, topics: &[&str], from: Start) -> Result<Self, BrokerError> {
         let mut next: Positions = topics.iter().map(|topic| ((*topic).to_owned(), 0)).collect();
         if from == Start::Latest {
-            let rows = Sql::new(log.db.get_database_backend()).all(&log.db, "SELECT topic, next FROM offsets").await;
+            let rows = Sql::of(&log.db).all(&log.db, "SELECT topic, next FROM offsets").await;
             let ends = rows.and_then(|rows| positions(&rows)).map_err(|fault| unavailable(&fault))?;
             next.iter_mut().for_each(|(topic, next)| *next = ends.get(topic).copied().unwrap_or(0));
         }
@@ -94,7 +94,7 @@ fn positions(rows: &[QueryResult]) -> Result<Positions, Fault> {
 /// Records from these positions on, and the positions after them.
 async fn read(log: &Log, next: &mut Positions, max: usize) -> Result<Vec<Message>, Fault> {
     let from: Vec<serde_json::Value> = next.iter().map(|(topic, next)| json!({ "t": topic, "n": next })).collect();
-    let mut sql = Sql::new(log.db.get_database_backend());
+    let mut sql = Sql::of(&log.db);
     let from = sql.records(&[("t", Type::Text), ("n", Type::Big)], &from);
     let max = sql.bind(i64::try_from(max).unwrap_or(i64::MAX));
     let text = format!(
@@ -134,7 +134,7 @@ fn rewound(next: &mut Positions, to: &[Position]) {
 }
 
 async fn behind(log: &Log, next: &Positions) -> Result<HashMap<(String, i32), i64>, BrokerError> {
-    let rows = Sql::new(log.db.get_database_backend()).all(&log.db, "SELECT topic, next FROM offsets").await;
+    let rows = Sql::of(&log.db).all(&log.db, "SELECT topic, next FROM offsets").await;
     let ends = rows.and_then(|rows| positions(&rows)).map_err(|fault| unavailable(&fault))?;
     let lag = |(topic, next): (&String, &i64)| {
         let end = ends.get(topic).copied().unwrap_or(0);
@@ -178,7 +178,7 @@ impl Consumer for Member {
         }
         let records: Vec<serde_json::Value> =
             newest.iter().map(|(topic, next)| json!({ "t": topic, "n": next })).collect();
-        let mut sql = Sql::new(self.log.db.get_database_backend());
+        let mut sql = Sql::of(&self.log.db);
         let records = sql.records(&[("t", Type::Text), ("n", Type::Big)], &records);
         let group = sql.bind(self.group.as_str());
         let text = format!(

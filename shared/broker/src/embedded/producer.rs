@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use database::{Fault, Sql, Type, hex, stamp};
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::DatabaseTransaction;
 use serde_json::{Value, json};
 
 use super::{Log, retention_s, unavailable};
@@ -47,7 +47,7 @@ impl Producer for EmbeddedProducer {
     async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
         let records: Vec<Value> =
             topics.iter().map(|topic| json!({ "name": topic.name, "retention_s": retention_s(topic) })).collect();
-        let mut sql = Sql::new(self.log.db.get_database_backend());
+        let mut sql = Sql::of(&self.log.db);
         let records = sql.records(&[("name", Type::Text), ("retention_s", Type::Big)], &records);
         let text = format!(
             "INSERT INTO topics (name, retention_s) SELECT x.name, x.retention_s FROM {records} WHERE true
@@ -72,7 +72,7 @@ impl EmbeddedProducer {
         if known(&self.log) {
             return Ok(None);
         }
-        let mut sql = Sql::new(self.log.db.get_database_backend());
+        let mut sql = Sql::of(&self.log.db);
         let topic = sql.bind(record.topic.as_str());
         let found = sql.one(&self.log.db, &format!("SELECT 1 AS one FROM topics WHERE name = {topic}")).await?;
         if found.is_none() {
@@ -100,7 +100,7 @@ async fn next_offsets(tx: &DatabaseTransaction, records: &[Record]) -> Result<Ha
         *counts.entry(&record.topic).or_default() += 1;
     }
     let counts: Vec<Value> = counts.iter().map(|(topic, count)| json!({ "t": topic, "n": count })).collect();
-    let mut sql = Sql::new(tx.get_database_backend());
+    let mut sql = Sql::of(tx);
     let counts_sql = sql.records(&[("t", Type::Text), ("n", Type::Big)], &counts);
     let text = format!(
         "INSERT INTO offsets (topic, next) SELECT x.t, x.n FROM {counts_sql} WHERE true
@@ -134,7 +134,7 @@ async fn insert(
             })
         })
         .collect();
-    let mut sql = Sql::new(tx.get_database_backend());
+    let mut sql = Sql::of(tx);
     let columns = [
         ("topic", Type::Text),
         ("offset", Type::Big),

@@ -1,0 +1,30 @@
+//! How the relay works.
+
+use std::time::Duration;
+
+/// The relay's limits.
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// Rows that one read brings at most.
+    pub batch: u64,
+    /// Rows of one key in a read at most, so that one key does not fill it.
+    pub batch_of_key: u64,
+    /// How often it looks when nothing wakes it.
+    pub poll: Duration,
+    /// How long the right to be the active relay lasts without renewal.
+    pub lease: Duration,
+    /// How long published rows are kept for `replay`.
+    pub retention: Duration,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            batch: 2_000,
+            batch_of_key: 500,
+            poll: Duration::from_secs(1),
+            lease: Duration::from_secs(15),
+            retention: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The relay: what is recorded is sent, oldest first, and marked when the broker has it.
+
+mod keys;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use broker::{Producer, Record, SendError, Topic};
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use database::Fault;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::keys::Blocked;
+use crate::{
+    RelayConfig, Store,
+    store::OutboxRow,
+};
+
+/// Rows deleted by one statement.
+const PRUNE_BATCH: u64 = 1_000;
+/// How often old rows are deleted and the backlog is counted.
+const UPKEEP: Duration = Duration::from_secs(15);
+/// After an error of the database.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How long a stop waits for the broker.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Where the time comes from.
+type Now = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
+/// The relay of one service. One is active at a time in the whole cluster.
+pub struct Relay {
+    service: String,
+    owner: String,
+    store: Store,
+    producer: Arc<dyn Producer>,
+    config: RelayConfig,
+    now: Now,
+    wake: Arc<Notify>,
+    epoch: Option<i64>,
+    leased_until: DateTime<Utc>,
+    blocked: Blocked,
+    topics_made: bool,
+    upkeep_at: Option<Instant>,
+}
+
+/// Wakes a relay.
+#[derive(Clone)]
+pub struct RelayHandle(Arc<Notify>);
+
+impl RelayHandle {
+    /// Something was recorded. Only a hint: losing it costs at most a poll's time.
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// What a turn of the relay did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It sent rows; there may be more.
+    Sent,
+    /// Nothing waits that can be sent now.
+    Idle,
+    /// Another relay is active.
+    Standby,
+}
+
+impl Relay {
+    /// The relay of `service`; `now` is the database's time as the process estimates it.
+    pub fn new(service: &str, store: Store, producer: Arc<dyn Producer>, config: RelayConfig, now: Now) -> Self {
+        let leased_until = now();
+        Self {
+            service: service.to_owned(),
+            owner: format!("{service}-{}-{}", std::process::id(), Uuid::now_v7().simple()),
+            store,
+            producer,
+            config,
+            now,
+            wake: Arc::new(Notify::new()),
+            epoch: None,
+            leased_until,
+            blocked: Blocked::default(),
+            topics_made: false,
+            upkeep_at: None,
+        }
+    }
+
+    /// Wakes it.
+    pub fn handle(&self) -> RelayHandle {
+        RelayHandle(Arc::clone(&self.wake))
+    }
+
+    /// Relays until `stop`; then sends what is in hand and gives the right to relay back.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            // A send may wait a minute for a broker that is away; a stop does not. Dropping a turn loses nothing: what
+            // was not marked is sent again.
+            let turn = tokio::select! {
+                turn = self.turn() => turn,
+                () = patience(&stop) => break,
+            };
+            let pause = match turn {
+                Ok(Turn::Sent) => continue,
+                Ok(Turn::Idle) => self.blocked.next_in().map_or(self.config.poll, |next| next.min(self.config.poll)),
+                Ok(Turn::Standby) => self.config.poll,
+                Err(fault) => {
+                    tracing::warn!(service = %self.service, %fault, "the outbox cannot be read; trying again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.wake.notified() => {}
+                _ = tokio::time::timeout(pause, std::future::pending::<()>()) => {}
+            }
+        }
+        // A last look, for what was recorded by the requests and runs that ended meanwhile.
+        match tokio::time::timeout(STOP_PATIENCE, self.drain()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::warn!(service = %self.service, %fault, "the outbox was not emptied at the stop"),
+            Err(_) => tracing::warn!(service = %self.service, "the broker does not answer; events leave after the next start"),
+        }
+        self.resign().await;
+    }
+
+    /// Sends until nothing waits that can be sent. How many rows; for tests and for a stop.
+    pub async fn drain(&mut self) -> Result<(), Fault> {
+        while self.turn().await? == Turn::Sent {}
+        Ok(())
+    }
+
+    async fn resign(&mut self) {
+        if let Some(epoch) = self.epoch.take()
+            && let Err(fault) = self.store.resign(&self.owner, epoch, (self.now)()).await
+        {
+            tracing::debug!(service = %self.service, %fault, "the relay's lease ends by itself");
+        }
+    }
+
+    async fn turn(&mut self) -> Result<Turn, Fault> {
+        let Some(epoch) = self.lease().await? else { return Ok(Turn::Standby) };
+        self.upkeep().await?;
+        self.make_topics().await;
+        let blocked = self.blocked.keys();
+        let rows = self.store.waiting(self.config.batch, &blocked).await?;
+        let rows = self.capped(rows);
+        if rows.is_empty() {
+            return Ok(Turn::Idle);
+        }
+        let answers = self.producer.send(rows.iter().map(record).collect()).await;
+        self.settle(&rows, &answers, epoch).await?;
+        Ok(Turn::Sent)
+    }
+
+    /// The epoch under which this relay is active; renewed at a third of the lease.
+    async fn lease(&mut self) -> Result<Option<i64>, Fault> {
+        let now = (self.now)();
+        let lease = TimeDelta::from_std(self.config.lease).unwrap_or(TimeDelta::seconds(15));
+        if self.epoch.is_none() || now > self.leased_until - lease * 2 / 3 {
+            let epoch = self.store.lease(&self.owner, now, now + lease).await?;
+            if epoch.is_some() && self.epoch != epoch {
+                tracing::info!(service = %self.service, epoch, "this replica relays events now");
+            }
+            self.epoch = epoch;
+            self.leased_until = now + lease;
+        }
+        Ok(self.epoch)
+    }
+
+    /// Keeps the first rows of each key, so that one key cannot fill every read.
+    fn capped(&self, rows: Vec<OutboxRow>) -> Vec<OutboxRow> {
+        let mut of_key: HashMap<String, u64> = HashMap::new();
+        let cap = self.config.batch_of_key;
+        rows.into_iter()
+            .filter(|row| {
+                let count = of_key.entry(row.key.clone()).or_default();
+                *count += 1;
+                *count <= cap
+            })
+            .collect()
+    }
+
+    async fn make_topics(&mut self) {
+        if self.topics_made {
+            return;
+        }
+        let topics: Vec<Topic> = events::said_by(&self.service).map(Topic::from).collect();
+        match self.producer.ensure_topics(&topics).await {
+            Ok(()) => self.topics_made = true,
+            Err(error) => tracing::debug!(service = %self.service, %error, "topics could not be made yet"),
+        }
+    }
+
+    /// Marks the unbroken beginning of each key; refused rows are buried and their key goes on; the rest waits.
+    async fn settle(&mut self, rows: &[OutboxRow], answers: &[Result<(), SendError>], epoch: i64) -> Result<(), Fault> {
+        let (mut marked, mut refused) = (Vec::new(), Vec::new());
+        let mut broken: HashMap<&str, &str> = HashMap::new();
+        for (row, answer) in rows.iter().zip(answers) {
+            if broken.contains_key(row.key.as_str()) {
+                continue;
+            }
+            match answer {
+                Ok(()) => marked.push(row),
+                Err(SendError::Permanent(why)) if self.topics_made => refused.push((row, why)),
+                Err(SendError::Permanent(why) | SendError::Transient(why)) => {
+                    broken.insert(&row.key, why);
+                }
+            }
+        }
+        let positions: Vec<i64> = marked.iter().map(|row| row.position).collect();
+        if !self.store.mark(&positions, &self.owner, epoch, (self.now)()).await? {
+            // The marks were refused: another relay is active, and sends these rows again with the same ids.
+            self.epoch = None;
+            tracing::warn!(service = %self.service, "another replica relays events; this one came back too late");
+            return Ok(());
+        }
+        for row in &marked {
+            metrics::counter!("kafka_messages_produced_total", "service" => self.service.clone(), "topic" => row.topic.clone())
+                .increment(1);
+            self.blocked.free(&row.key);
+        }
+        for (row, why) in refused {
+            tracing::error!(service = %self.service, event = %row.id, topic = %row.topic, why, "the broker refuses an event; it is among the dead letters");
+            self.store.bury(row.id, why, (self.now)()).await.map_err(as_fault)?;
+        }
+        if let Some((key, why)) = broken.iter().next() {
+            tracing::debug!(service = %self.service, keys = broken.len(), key, why, "events wait for the broker");
+        }
+        for key in broken.into_keys() {
+            self.blocked.block(key);
+        }
+        Ok(())
+    }
+
+    /// Deletes old published rows and counts what waits.
+    async fn upkeep(&mut self) -> Result<(), Fault> {
+        if self.upkeep_at.is_some_and(|at| at.elapsed() < UPKEEP) {
+            return Ok(());
+        }
+        self.upkeep_at = Some(Instant::now());
+        let now = (self.now)();
+        let before = now - TimeDelta::from_std(self.config.retention).unwrap_or(TimeDelta::days(7));
+        self.store.prune(before, PRUNE_BATCH).await?;
+        let waiting = self.store.backlog().await?;
+        let lag = waiting.oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64().max(0.0));
+        metrics::gauge!("outbox_oldest_seconds", "service" => self.service.clone()).set(lag);
+        #[expect(clippy::cast_precision_loss, reason = "a count for people")]
+        metrics::gauge!("outbox_pending", "service" => self.service.clone()).set(waiting.rows as f64);
+        Ok(())
+    }
+}
+
+/// A stop waits so long for what is being sent.
+async fn patience(stop: &CancellationToken) {
+    stop.cancelled().await;
+    let _elapsed = tokio::time::timeout(STOP_PATIENCE, std::future::pending::<()>()).await;
+}
+
+fn as_fault(error: crate::Error) -> Fault {
+    match error {
+        crate::Error::Database(fault) => fault,
+        other => Fault::Broken(other.to_string()),
+    }
+}
+
+fn record(row: &OutboxRow) -> Record {
+    Record {
+        id: row.id,
+        topic: row.topic.clone(),
+        key: row.key.clone(),
+        body: Bytes::from(row.body.clone()),
+        headers: row.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
+    }
+}
