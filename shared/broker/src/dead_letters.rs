@@ -108,6 +108,14 @@ pub async fn list(db: &DatabaseConnection, before: Option<Uuid>, limit: u64) -> 
     sql.all(db, &text).await?.iter().map(letter).collect()
 }
 
+/// One letter.
+pub async fn find(db: &DatabaseConnection, letter_id: Uuid) -> Result<Option<DeadLetter>, Fault> {
+    let mut sql = Sql::of(db);
+    let letter_id = sql.bind(id(Some(letter_id)));
+    let text = format!("SELECT * FROM dead_letters WHERE id = {letter_id}");
+    sql.one(db, &text).await?.map(|row| letter(&row)).transpose()
+}
+
 /// Takes a letter out, in the transaction that replays or discards it. `None`: there is none.
 pub async fn take(tx: &DatabaseTransaction, letter_id: Uuid) -> Result<Option<DeadLetter>, Fault> {
     let mut sql = Sql::of(tx);

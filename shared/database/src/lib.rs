@@ -17,10 +17,17 @@ pub use self::{
 };
 
 /// Begins a transaction; on SQLite as the writer at once (a deferred one fails where it should wait).
+///
+/// It may be dropped at any await: the BEGIN itself is in a task of its own, because the driver (sqlx 0.9.0) lends a
+/// connection whose BEGIN was abandoned to the next borrower, still inside the transaction.
 pub async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, Fault> {
-    let immediate = (db.get_database_backend() == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate);
-    let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
-    Ok(db.begin_with_options(options).await?)
+    let db = db.clone();
+    uncancelled(async move {
+        let immediate = (db.get_database_backend() == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate);
+        let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
+        Ok(db.begin_with_options(options).await?)
+    })
+    .await
 }
 
 /// Awaits work in a task of its own, which goes on when this future is dropped: a future that is dropped inside BEGIN or

@@ -80,7 +80,7 @@ impl Listener {
     }
 
     /// Listens until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(&self, stop: CancellationToken) {
         let mut wait = self.config.away;
         while !stop.is_cancelled() {
             let Err(error) = self.session(&stop).await else { return };

@@ -43,7 +43,7 @@ pub struct Relay {
     producer: Arc<dyn Producer>,
     config: RelayConfig,
     now: Now,
-    wake: Arc<Notify>,
+    wake: RelayHandle,
     epoch: Option<i64>,
     leased_until: DateTime<Utc>,
     blocked: Blocked,
@@ -52,7 +52,7 @@ pub struct Relay {
 }
 
 /// Wakes a relay.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct RelayHandle(Arc<Notify>);
 
 impl RelayHandle {
@@ -74,8 +74,8 @@ enum Turn {
 }
 
 impl Relay {
-    /// The relay of `service`; `now` is the database's time as the process estimates it.
-    pub fn new(service: &str, store: Store, producer: Arc<dyn Producer>, config: RelayConfig, now: Now) -> Self {
+    /// The relay of `service`; `now` is the database's time as the process estimates it, `wake` wakes it.
+    pub fn new(service: &str, store: Store, producer: Arc<dyn Producer>, config: RelayConfig, now: Now, wake: RelayHandle) -> Self {
         let leased_until = now();
         Self {
             service: service.to_owned(),
@@ -84,18 +84,13 @@ impl Relay {
             producer,
             config,
             now,
-            wake: Arc::new(Notify::new()),
+            wake,
             epoch: None,
             leased_until,
             blocked: Blocked::default(),
             topics_made: false,
             upkeep_at: None,
         }
-    }
-
-    /// Wakes it.
-    pub fn handle(&self) -> RelayHandle {
-        RelayHandle(Arc::clone(&self.wake))
     }
 
     /// Relays until `stop`; then sends what is in hand and gives the right to relay back.
@@ -118,7 +113,7 @@ impl Relay {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.wake.notified() => {}
+                () = self.wake.0.notified() => {}
                 _ = tokio::time::timeout(pause, std::future::pending::<()>()) => {}
             }
         }

@@ -49,6 +49,8 @@ pub(crate) struct Env<S> {
     pub(crate) work: tokio::runtime::Handle,
     /// Cancelled at a stop: no new work.
     pub(crate) stop: CancellationToken,
+    /// Called after each commit of a job's work (to wake whoever carries its events on).
+    pub(crate) on_effect: Arc<dyn Fn() + Send + Sync>,
     /// Cancelled when asks that are still in flight at a stop must be given back.
     pub(crate) give_back: CancellationToken,
 }

@@ -356,6 +356,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         if let Err(error) = env.store.commit(tx).await {
             return Batch::Again(error.to_string());
         }
+        (env.on_effect)();
         let rows = ids.len() as u64;
         pass.handled.extend(ids);
         Batch::Done { rows, lateness_ms }

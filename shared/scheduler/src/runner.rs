@@ -32,6 +32,7 @@ pub struct Scheduler<S: Store> {
     work_threads: usize,
     hints: bool,
     ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
+    on_effect: Arc<dyn Fn() + Send + Sync>,
     jobs: Vec<Job<S>>,
 }
 
@@ -48,6 +49,7 @@ impl<S: Store> Scheduler<S> {
             work_threads: 0,
             hints: true,
             ids: Arc::new(Uuid::now_v7),
+            on_effect: Arc::new(|| {}),
             jobs: Vec::new(),
         }
     }
@@ -78,6 +80,13 @@ impl<S: Store> Scheduler<S> {
     #[must_use]
     pub fn ids(mut self, ids: Arc<dyn Fn() -> Uuid + Send + Sync>) -> Self {
         self.ids = ids;
+        self
+    }
+
+    /// What is called after each commit of a job's work.
+    #[must_use]
+    pub fn on_effect(mut self, on_effect: Arc<dyn Fn() + Send + Sync>) -> Self {
+        self.on_effect = on_effect;
         self
     }
 
@@ -117,6 +126,7 @@ impl<S: Store> Scheduler<S> {
             replica: self.replica,
             clock: self.clock,
             ids: self.ids,
+            on_effect: self.on_effect,
             work,
             work_threads: self.work_threads,
             hints: self.hints,
@@ -137,6 +147,7 @@ struct Shared {
     replica: String,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
+    on_effect: Arc<dyn Fn() + Send + Sync>,
     work: tokio::runtime::Handle,
     work_threads: usize,
     hints: bool,
@@ -153,6 +164,7 @@ impl Shared {
             service: self.service.clone(),
             replica: self.replica.clone(),
             ids: Arc::clone(&self.ids),
+            on_effect: Arc::clone(&self.on_effect),
             work: self.work.clone(),
             stop: self.stop.clone(),
             give_back: self.give_back.clone(),

@@ -129,6 +129,7 @@ impl<S: Store> Executions<S> {
         let ended = self.watch(job, &watch, attempt, Some(held)).await;
         let closed = self.close(held, &watch, ended).instrument(span.clone()).await;
         self.with(|running| running.remove(&held.id));
+        (self.env.on_effect)();
         metrics::running(&self.env.service, &entry.name, -1.0);
         if let Some((outcome, items, error)) = closed {
             self.note(&entry.name, held.id, outcome).await;
@@ -329,6 +330,7 @@ impl<S: Store> Executions<S> {
         let took = self.env.clock.monotonic().saturating_sub(began);
         let now = self.env.clock.now();
         if passed.items > 0 {
+            (self.env.on_effect)();
             metrics::due_lateness(&self.env.service, &entry.name, passed.lateness_ms);
             tracing::info!(items = passed.items, lateness_ms = passed.lateness_ms, took_ms = took.as_millis(), "pass ended");
         }

@@ -1,0 +1,69 @@
+//! Whether a service's database is there and its tables are up to date; looked at until it is, and then on.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{health::Health, service::Service};
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long one look may take.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Says whether the tables are there, once they are.
+#[derive(Clone)]
+pub(super) struct Gate(watch::Receiver<bool>);
+
+impl Gate {
+    /// Returns when the tables were seen, or at the stop (false).
+    pub(super) async fn open(mut self, stop: &CancellationToken) -> bool {
+        tokio::select! {
+            () = stop.cancelled() => false,
+            seen = self.0.wait_for(|open| *open) => seen.is_ok(),
+        }
+    }
+}
+
+/// Looks at a service's database for as long as the process runs.
+pub(super) fn watch(service: &Service, db: DatabaseConnection, health: Health, stop: CancellationToken) -> (Gate, impl Future<Output = ()> + use<>) {
+    let (seen, gate) = watch::channel(false);
+    let (name, tables) = (service.name, service.tables);
+    let looking = async move {
+        let mut migrated = false;
+        while !stop.is_cancelled() {
+            let state = look(&db, tables, migrated).await;
+            match &state {
+                Ok(()) => {
+                    migrated = true;
+                    seen.send_replace(true);
+                }
+                Err(why) => tracing::debug!(service = name, why, "not ready"),
+            }
+            health.ready(&format!("{name} database"), state);
+            let _stopped = tokio::time::timeout(LOOK, stop.cancelled()).await;
+        }
+    };
+    (Gate(gate), looking)
+}
+
+async fn look(db: &DatabaseConnection, tables: crate::service::Tables, migrated: bool) -> Result<(), String> {
+    let look = async {
+        if migrated {
+            return db.execute_unprepared("SELECT 1").await.map(|_| 0);
+        }
+        (tables.pending)(db).await
+    };
+    match tokio::time::timeout(PATIENCE, look).await {
+        Ok(Ok(0)) => Ok(()),
+        Ok(Ok(_)) => Err("the tables are not up to date: run `belfry migrate`".to_owned()),
+        // The driver's text may tell where the database is; the log has it, the answer does not.
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the database was looked at");
+            Err("the database cannot be reached".to_owned())
+        }
+        Err(_) => Err("the database does not answer".to_owned()),
+    }
+}

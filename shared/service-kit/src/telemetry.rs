@@ -1,0 +1,170 @@
+//! Logs and traces: what a process says of itself.
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::{LevelFilter, Targets},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::config::{LogFormat, Process};
+
+/// Holds what must be flushed at the end.
+pub struct Telemetry {
+    traces: SdkTracerProvider,
+}
+
+/// Begins to log as configured; traces are made always (events carry their context) and sent where configured.
+///
+/// # Errors
+/// When the exporter cannot be made, or logging was begun before.
+pub fn begin(process: &Process, name: &str) -> anyhow::Result<Telemetry> {
+    let filter: Targets = process.log_filter.parse()?;
+    let mut traces = SdkTracerProvider::builder()
+        .with_resource(Resource::builder().with_service_name(name.to_owned()).build());
+    if let Some(endpoint) = &process.otlp_endpoint {
+        let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(url).build()?;
+        traces = traces.with_batch_exporter(exporter);
+    }
+    let traces = traces.build();
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer("belfry"))
+        .with_filter(Targets::new().with_default(LevelFilter::OFF).with_targets(OURS.iter().map(|name| (*name, LevelFilter::INFO))));
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match process.log_format {
+        LogFormat::Human => Box::new(tracing_subscriber::fmt::layer().with_target(false).with_writer(Escaped)),
+        LogFormat::Json => Box::new(
+            tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false),
+        ),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init()?;
+    Ok(Telemetry { traces })
+}
+
+/// Crates whose spans are part of a trace.
+const OURS: &[&str] = &["scheduler", "service_kit", "outbox", "inbox", "broker", "blog", "belfry"];
+
+impl Telemetry {
+    /// Sends what is left.
+    pub fn end(self) {
+        if let Err(error) = self.traces.shutdown() {
+            tracing::debug!(%error, "traces were not flushed");
+        }
+    }
+}
+
+/// The trace context of where we are, for an event or a call to the outside; `None` outside any trace.
+pub fn current_traceparent() -> Option<String> {
+    let context = Span::current().context();
+    let span = context.span();
+    let span = span.span_context();
+    span.is_valid().then(|| {
+        format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8())
+    })
+}
+
+/// Makes `span` a part of the trace that a caller's `traceparent` names; anything else begins a trace of its own.
+pub fn continue_trace(span: &Span, traceparent: &str) {
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    let mut parts = traceparent.split('-');
+    let (Some("00"), Some(trace), Some(parent), Some(flags), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return;
+    };
+    let lengths = trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
+    let (Ok(trace), Ok(parent), Ok(flags)) =
+        (TraceId::from_hex(trace), SpanId::from_hex(parent), u8::from_str_radix(flags, 16))
+    else {
+        return;
+    };
+    let remote = SpanContext::new(trace, parent, TraceFlags::new(flags), true, TraceState::default());
+    if lengths && remote.is_valid() {
+        let context = opentelemetry::Context::new().with_remote_span_context(remote);
+        if let Err(error) = span.set_parent(context) {
+            tracing::debug!(?error, "a trace was not continued");
+        }
+    }
+}
+
+/// Writes lines for people with control characters escaped: text from outside must not steer a terminal or forge a line.
+struct Escaped;
+
+impl<'a> MakeWriter<'a> for Escaped {
+    type Writer = EscapedLine;
+
+    fn make_writer(&'a self) -> EscapedLine {
+        EscapedLine(io::stdout())
+    }
+}
+
+/// One event's line; the formatter writes it in one piece.
+struct EscapedLine(io::Stdout);
+
+impl Write for EscapedLine {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write_all(escaped(line).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A line without control characters but its last newline and the formatter's own colours.
+fn escaped(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let (body, end) = text.strip_suffix('\n').map_or((&*text, ""), |body| (body, "\n"));
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = body;
+    while let Some(c) = rest.chars().next() {
+        if let Some(colour) = colour(rest) {
+            safe.push_str(colour);
+            rest = &rest[colour.len()..];
+            continue;
+        }
+        if c.is_control() {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    safe + end
+}
+
+/// A colour sequence as the formatter writes it: ESC [ digits and semicolons m.
+fn colour(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("\u{1b}[")?;
+    let end = digits.find(|c: char| !(c.is_ascii_digit() || c == ';'))?;
+    digits[end..].starts_with('m').then(|| &text[..end + 3])
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Telemetry")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_colours_stay() {
+        assert_eq!(escaped(b"a\nforged line\x1b[2Jx\x07\n"), "a\\nforged line\\u{1b}[2Jx\\u{7}\n");
+        assert_eq!(escaped(b"\x1b[32m INFO\x1b[0m well\n"), "\u{1b}[32m INFO\u{1b}[0m well\n");
+    }
+}
