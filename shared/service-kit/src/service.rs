@@ -10,6 +10,7 @@ use scheduler::{
     store::sql::SqlStore,
 };
 use sea_orm::{DatabaseConnection, DbErr};
+use sea_orm_migration::MigratorTrait;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{config::Section, database::Db};
@@ -49,6 +50,16 @@ pub struct Tables {
     pub up: fn(&DatabaseConnection) -> BoxFuture<'_, Result<(), DbErr>>,
     /// Steps that are not done yet.
     pub pending: fn(&DatabaseConnection) -> BoxFuture<'_, Result<usize, DbErr>>,
+}
+
+impl Tables {
+    /// The tables that this migrator makes.
+    pub const fn of<M: MigratorTrait>() -> Self {
+        Self {
+            up: |db| Box::pin(async move { M::up(db, None).await }),
+            pending: |db| Box::pin(async move { Ok(M::get_pending_migrations(db).await?.len()) }),
+        }
+    }
 }
 
 /// Typed settings of a service, read before anything is touched.

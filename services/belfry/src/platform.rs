@@ -1,0 +1,64 @@
+//! Every service in one process.
+
+use std::process::ExitCode;
+
+use service_kit::{
+    Options, Service,
+    cli::{complain, migrate as migrate_services, show},
+    config::Start,
+    up as start_up,
+};
+
+use crate::cli::{Services, USAGE, Up};
+
+/// Where the platform listens unless told.
+const PORT: u16 = 8080;
+
+/// Every service of the platform, in the order in which they were built.
+pub(crate) fn all() -> Vec<Service> {
+    vec![blog::service()]
+}
+
+/// The services that were asked for; all when none was named.
+fn wanted(services: &Services) -> Result<Vec<Service>, ExitCode> {
+    if services.services.is_empty() {
+        return Ok(all());
+    }
+    let mut found = Vec::new();
+    for name in &services.services {
+        match all().into_iter().find(|service| service.name == name) {
+            Some(service) => found.push(service),
+            None => {
+                let names: Vec<&str> = all().iter().map(|service| service.name).collect();
+                complain(&format!("--services: there is no service {name:?}; there are {}", names.join(", ")));
+                return Err(ExitCode::from(USAGE));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn start(services: &Services) -> Start {
+    Start { embedded: true, data_dir: services.data_dir.clone(), port: PORT }
+}
+
+pub(crate) fn up(up: &Up) -> ExitCode {
+    match wanted(&up.services) {
+        Ok(services) => start_up(services, Options { name: "belfry", start: start(&up.services) }),
+        Err(code) => code,
+    }
+}
+
+pub(crate) fn migrate(services: &Services) -> ExitCode {
+    match wanted(services) {
+        Ok(found) => migrate_services(&found, &start(services)),
+        Err(code) => code,
+    }
+}
+
+pub(crate) fn config(services: &Services) -> ExitCode {
+    match wanted(services) {
+        Ok(found) => show(&found, &start(services)),
+        Err(code) => code,
+    }
+}
