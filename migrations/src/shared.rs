@@ -15,11 +15,8 @@ impl MigrationName for Shared {
 impl MigrationTrait for Shared {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        let statements = [
-            scheduler::tables::create(backend),
-            outbox::tables::create(backend),
-            inbox::tables::create(backend),
-        ];
+        let statements =
+            [scheduler::tables::create(backend), outbox::tables::create(backend), inbox::tables::create(backend)];
         run(manager, &statements.concat()).await
     }
 }

@@ -269,7 +269,8 @@ impl std::str::FromStr for JobName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+        let plain =
+            |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
         match text.split_once('/') {
             Some((service, job)) if plain(service) && plain(job) => {
                 Ok(Self { service: service.to_owned(), job: job.to_owned() })
@@ -286,9 +287,15 @@ impl Cli {
             Command::Up(up) => platform::up(&up),
             Command::Migrate(services) => platform::migrate(&services),
             Command::Config(services) => platform::config(&services),
-            Command::Jobs(command) => ask(&self.reach, |client, output| Box::pin(operate::jobs(client, output, command))),
-            Command::Events(command) => ask(&self.reach, |client, output| Box::pin(operate::events(client, output, command))),
-            Command::Outbox(command) => ask(&self.reach, |client, output| Box::pin(operate::outbox(client, output, command))),
+            Command::Jobs(command) => {
+                ask(&self.reach, |client, output| Box::pin(operate::jobs(client, output, command)))
+            }
+            Command::Events(command) => {
+                ask(&self.reach, |client, output| Box::pin(operate::events(client, output, command)))
+            }
+            Command::Outbox(command) => {
+                ask(&self.reach, |client, output| Box::pin(operate::outbox(client, output, command)))
+            }
             Command::DeadLetters(command) => {
                 ask(&self.reach, |client, output| Box::pin(operate::dead_letters(client, output, command)))
             }

@@ -20,7 +20,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(url: &str, token: Option<&str>) -> anyhow::Result<Self> {
-        let base = Url::parse(url).with_context(|| format!("BELFRY_URL: {url:?} is not a URL such as http://127.0.0.1:9080"))?;
+        let base = Url::parse(url)
+            .with_context(|| format!("BELFRY_URL: {url:?} is not a URL such as http://127.0.0.1:9080"))?;
         if !matches!(base.scheme(), "http" | "https") {
             bail!("BELFRY_URL: {url:?} should begin with http:// or https://");
         }
@@ -44,7 +45,12 @@ impl Client {
     }
 
     /// POST with an idempotency key.
-    pub(crate) async fn post_once(&self, path: &[&str], body: Option<Value>, key: Option<&str>) -> anyhow::Result<Value> {
+    pub(crate) async fn post_once(
+        &self,
+        path: &[&str],
+        body: Option<Value>,
+        key: Option<&str>,
+    ) -> anyhow::Result<Value> {
         self.send(Method::POST, path, &[], body, key).await
     }
 
@@ -57,7 +63,10 @@ impl Client {
         key: Option<&str>,
     ) -> anyhow::Result<Value> {
         let mut url = self.base.clone();
-        url.path_segments_mut().map_err(|()| anyhow::anyhow!("BELFRY_URL cannot carry a path"))?.pop_if_empty().extend(path);
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("BELFRY_URL cannot carry a path"))?
+            .pop_if_empty()
+            .extend(path);
         let given: Vec<(&str, &String)> =
             query.iter().filter_map(|(name, value)| value.as_ref().map(|value| (*name, value))).collect();
         let mut request = self.http.request(method, url).query(&given);

@@ -6,7 +6,8 @@ use events::{
     blog::{Category, CategoryCreated, CategoryDeleted, CategoryUpdated},
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, EntityTrait,
+    IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 use service_kit::telemetry::current_traceparent;
 use uuid::Uuid;
@@ -34,7 +35,11 @@ fn whole(row: &category::Model) -> Category {
 }
 
 /// Categories, newest first.
-pub(crate) async fn list(db: &DatabaseConnection, after: Option<Uuid>, limit: u64) -> Result<Vec<category::Model>, Error> {
+pub(crate) async fn list(
+    db: &DatabaseConnection,
+    after: Option<Uuid>,
+    limit: u64,
+) -> Result<Vec<category::Model>, Error> {
     let after = Condition::all().add_option(after.map(|after| category::Column::Id.lt(after)));
     let select = category::Entity::find().filter(after).order_by_desc(category::Column::Id).limit(limit);
     Ok(select.all(db).await?)
@@ -51,7 +56,11 @@ pub(crate) async fn lock(tx: &DatabaseTransaction, id: Uuid) -> Result<category:
 }
 
 /// Makes a category.
-pub(crate) async fn create(tx: &DatabaseTransaction, content: Content, now: DateTime<Utc>) -> Result<category::Model, Error> {
+pub(crate) async fn create(
+    tx: &DatabaseTransaction,
+    content: Content,
+    now: DateTime<Utc>,
+) -> Result<category::Model, Error> {
     check(&content)?;
     check_parent(tx, content.parent_id, None).await?;
     let wished = content.slug.as_deref().unwrap_or(&content.name);

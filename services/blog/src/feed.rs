@@ -34,8 +34,10 @@ fn fixed(at: DateTime<Utc>) -> FixedDateTime {
 }
 
 fn entry(base: &str, post: &post::Model) -> Entry {
-    let content = ContentBuilder::default().content_type(Some("html".to_owned())).value(Some(xml_text(&post.html))).build();
-    let link = LinkBuilder::default().rel("alternate").href(format!("{base}/api/blog/posts/by-slug/{}", post.slug)).build();
+    let content =
+        ContentBuilder::default().content_type(Some("html".to_owned())).value(Some(xml_text(&post.html))).build();
+    let link =
+        LinkBuilder::default().rel("alternate").href(format!("{base}/api/blog/posts/by-slug/{}", post.slug)).build();
     EntryBuilder::default()
         .title(TextBuilder::default().value(xml_text(&post.title)).build())
         // The id never changes, whatever becomes of the slug.
@@ -50,6 +52,7 @@ fn entry(base: &str, post: &post::Model) -> Entry {
 
 /// Text without the characters that XML cannot carry at all.
 fn xml_text(text: &str) -> String {
-    let carried = |c: &char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    let carried =
+        |c: &char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     text.chars().filter(carried).collect()
 }

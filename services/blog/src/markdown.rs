@@ -49,9 +49,21 @@ mod tests {
         ];
         for attack in attacks {
             let html = to_html(attack).to_lowercase();
-            for sign in ["<script", "javascript:", "onerror=", "onload=", "<iframe", "<svg", "data:text", "style=", "<base", "<form"] {
+            for sign in [
+                "<script",
+                "javascript:",
+                "onerror=",
+                "onload=",
+                "<iframe",
+                "<svg",
+                "data:text",
+                "style=",
+                "<base",
+                "<form",
+            ] {
                 // Escaped text may name it; a tag or attribute may not be it.
-                let live = html.replace("&lt;", "").replace("&quot;", "").contains(sign) && !html.contains(&format!("&lt;{}", &sign[1..]));
+                let live = html.replace("&lt;", "").replace("&quot;", "").contains(sign)
+                    && !html.contains(&format!("&lt;{}", &sign[1..]));
                 assert!(!live, "{attack} became {html}");
             }
         }

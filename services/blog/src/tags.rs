@@ -6,7 +6,8 @@ use events::{
     blog::{Tag, TagCreated, TagDeleted, TagUpdated},
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, EntityTrait,
+    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
 };
 use service_kit::telemetry::current_traceparent;
 use uuid::Uuid;
@@ -41,7 +42,11 @@ pub(crate) async fn lock(tx: &DatabaseTransaction, id: Uuid) -> Result<tag::Mode
 }
 
 /// Makes a tag.
-pub(crate) async fn create(tx: &DatabaseTransaction, content: Content, now: DateTime<Utc>) -> Result<tag::Model, Error> {
+pub(crate) async fn create(
+    tx: &DatabaseTransaction,
+    content: Content,
+    now: DateTime<Utc>,
+) -> Result<tag::Model, Error> {
     check(&content)?;
     let wished = content.slug.as_deref().unwrap_or(&content.name);
     let slug = slugs::free(tx, "tags", &slugs::slugify(wished, "tag"), None).await?;

@@ -15,7 +15,10 @@ use database::Fault;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use tokio::sync::watch;
 
-use self::{consumer::{Member, Reader}, producer::EmbeddedProducer};
+use self::{
+    consumer::{Member, Reader},
+    producer::EmbeddedProducer,
+};
 use crate::{Broker, BrokerError, Consumer, Kind, Producer, Start, Topic};
 
 const TABLES: &[&str] = &[

@@ -1,10 +1,7 @@
 //! A statement in the making: text with `$n`, lists and records as one parameter each, for both engines.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{
-    ConnectionTrait, DbBackend, ExecResult, QueryResult, Statement,
-    sea_query::Value,
-};
+use sea_orm::{ConnectionTrait, DbBackend, ExecResult, QueryResult, Statement, sea_query::Value};
 use uuid::Uuid;
 
 use crate::Fault;
@@ -91,7 +88,8 @@ impl Sql {
                 .collect();
             return format!("(SELECT {} FROM json_each({name})) AS x", columns.join(", "));
         }
-        let columns: Vec<String> = columns.iter().map(|(column, kind)| format!("{column} {}", postgres(*kind))).collect();
+        let columns: Vec<String> =
+            columns.iter().map(|(column, kind)| format!("{column} {}", postgres(*kind))).collect();
         format!("jsonb_to_recordset({name}::jsonb) AS x({})", columns.join(", "))
     }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    blog, foodfolio, link, twitchbot, warcraft,
+    blog,
     event::{EventData, State},
+    foodfolio, link, twitchbot, warcraft,
 };
 
 /// Partitions of a topic unless more are needed.

@@ -172,7 +172,13 @@ impl Listener {
     }
 
     /// A single event that failed: again after each wait, then a dead letter.
-    async fn retry(&self, event: Event, message: &Message, mut why: String, stop: &CancellationToken) -> Result<(), Fault> {
+    async fn retry(
+        &self,
+        event: Event,
+        message: &Message,
+        mut why: String,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault> {
         for wait in &self.config.retries {
             pause(stop, *wait).await;
             if stop.is_cancelled() {

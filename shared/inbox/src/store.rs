@@ -38,7 +38,8 @@ pub(crate) async fn newest(
     let mut sql = Sql::of(tx);
     let lock = if sql.sqlite() { "" } else { "FOR UPDATE" };
     let (name, wanted) = (sql.bind(consumer), sql.words(&names));
-    let text = format!("SELECT key, sequence FROM inbox_keys WHERE consumer = {name} AND key {wanted} ORDER BY key {lock}");
+    let text =
+        format!("SELECT key, sequence FROM inbox_keys WHERE consumer = {name} AND key {wanted} ORDER BY key {lock}");
     let mut before = HashMap::new();
     for row in sql.all(tx, &text).await? {
         before.insert(row.try_get("", "key")?, row.try_get("", "sequence")?);

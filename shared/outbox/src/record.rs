@@ -53,11 +53,8 @@ fn row(n: usize, event: &Event) -> Result<Value, Error> {
         let event_type = event.event_type.clone();
         return Err(Error::TooLarge { event_type, bytes: body.len(), max: MAX_ENVELOPE_BYTES });
     }
-    let headers: Vec<(String, String)> = event
-        .headers()
-        .into_iter()
-        .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
-        .collect();
+    let headers: Vec<(String, String)> =
+        event.headers().into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect();
     Ok(json!({
         "n": n, "id": hex(event.id), "topic": event.event_type, "key": event.subject, "sequence": event.sequence,
         "body": String::from_utf8_lossy(&body), "headers": headers, "at": stamp(event.time),

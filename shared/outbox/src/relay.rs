@@ -17,10 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::keys::Blocked;
-use crate::{
-    RelayConfig, Store,
-    store::OutboxRow,
-};
+use crate::{RelayConfig, Store, store::OutboxRow};
 
 /// Rows deleted by one statement.
 const PRUNE_BATCH: u64 = 1_000;
@@ -75,7 +72,14 @@ enum Turn {
 
 impl Relay {
     /// The relay of `service`; `now` is the database's time as the process estimates it, `wake` wakes it.
-    pub fn new(service: &str, store: Store, producer: Arc<dyn Producer>, config: RelayConfig, now: Now, wake: RelayHandle) -> Self {
+    pub fn new(
+        service: &str,
+        store: Store,
+        producer: Arc<dyn Producer>,
+        config: RelayConfig,
+        now: Now,
+        wake: RelayHandle,
+    ) -> Self {
         let leased_until = now();
         Self {
             service: service.to_owned(),
@@ -121,7 +125,9 @@ impl Relay {
         match tokio::time::timeout(STOP_PATIENCE, self.drain()).await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => tracing::warn!(service = %self.service, %fault, "the outbox was not emptied at the stop"),
-            Err(_) => tracing::warn!(service = %self.service, "the broker does not answer; events leave after the next start"),
+            Err(_) => {
+                tracing::warn!(service = %self.service, "the broker does not answer; events leave after the next start")
+            }
         }
         self.resign().await;
     }

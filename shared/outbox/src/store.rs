@@ -309,7 +309,8 @@ async fn bury(tx: &DatabaseTransaction, event: Uuid, error: &str, now: DateTime<
 async fn put_back(tx: &DatabaseTransaction, letter: &DeadLetter) -> Result<(), Fault> {
     let mut sql = Sql::of(tx);
     let event = letter.event_id.unwrap_or(letter.id);
-    let (event, topic, key) = (sql.bind(id(Some(event))), sql.bind(letter.topic.as_str()), sql.bind(letter.key.as_str()));
+    let (event, topic, key) =
+        (sql.bind(id(Some(event))), sql.bind(letter.topic.as_str()), sql.bind(letter.key.as_str()));
     let (sequence, body) = (sql.bind(letter.offset.unwrap_or(0)), sql.bind(letter.body.clone()));
     let (headers, at) = (sql.json(Some(&letter.headers)), sql.bind(time(Some(letter.given_up_at))));
     let text = format!(

@@ -43,7 +43,14 @@ pub(crate) struct ClaimBody<S: Store, R> {
 
 impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
     pub(crate) fn new(name: String, job: Arc<dyn Claim<S::Tx, Row = R>>, timeout: Duration) -> Self {
-        Self { name, job, timeout, batch: Mutex::new(BATCH_SINGLE_WRITER), windows: Windows::default(), acting: Mutex::default() }
+        Self {
+            name,
+            job,
+            timeout,
+            batch: Mutex::new(BATCH_SINGLE_WRITER),
+            windows: Windows::default(),
+            acting: Mutex::default(),
+        }
     }
 }
 

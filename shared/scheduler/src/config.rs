@@ -61,7 +61,11 @@ pub struct Known {
 pub const KNOWN: &[Known] = &[
     Known { suffix: "_ENABLED", default: Some("true"), meaning: "off: listed as disabled, never run by this process" },
     Known { suffix: "_INTERVAL", default: None, meaning: "a fixed rate, such as 5m" },
-    Known { suffix: "_CRON", default: Some(""), meaning: "instead of the interval: 5 or 6 fields, L W #, names, or a macro" },
+    Known {
+        suffix: "_CRON",
+        default: Some(""),
+        meaning: "instead of the interval: 5 or 6 fields, L W #, names, or a macro",
+    },
     Known { suffix: "_TIMEZONE", default: Some("UTC"), meaning: "of the cron expression, such as Europe/Berlin" },
     Known { suffix: "_DST", default: Some("vixie"), meaning: "across clock changes: vixie or literal" },
     Known { suffix: "_RUN_ON_START", default: Some("true; false with _CRON"), meaning: "run when the process starts" },
@@ -70,13 +74,21 @@ pub const KNOWN: &[Known] = &[
         default: Some("the interval; with _CRON the gap, at most 1h"),
         meaning: "how late a start may be and still count",
     },
-    Known { suffix: "_COALESCE", default: Some("latest"), meaning: "which of several missed instants run: latest, earliest, all" },
+    Known {
+        suffix: "_COALESCE",
+        default: Some("latest"),
+        meaning: "which of several missed instants run: latest, earliest, all",
+    },
     Known {
         suffix: "_OVERLAP",
         default: Some("skip"),
         meaning: "while a run is going: skip, buffer_one, buffer_all, cancel_other, terminate_other, allow_all",
     },
-    Known { suffix: "_JITTER", default: Some("0s"), meaning: "later by up to this, the same for an instant on every replica" },
+    Known {
+        suffix: "_JITTER",
+        default: Some("0s"),
+        meaning: "later by up to this, the same for an instant on every replica",
+    },
     Known {
         suffix: "_TIMEOUT",
         default: Some("0.9 of the gap, 30s to 1h"),
@@ -182,14 +194,16 @@ impl JobSettings {
         let jitter = taking.duration("_JITTER", Duration::ZERO).unwrap_or_default();
         let timeout = taking.duration("_TIMEOUT", Duration::from_millis(1));
         let coalesce: Option<Coalesce> = taking.word("_COALESCE", "latest, earliest or all");
-        let overlap: Option<Overlap> = taking.word(
-            "_OVERLAP",
-            "skip, buffer_one, buffer_all, cancel_other, terminate_other or allow_all",
-        );
+        let overlap: Option<Overlap> =
+            taking.word("_OVERLAP", "skip, buffer_one, buffer_all, cancel_other, terminate_other or allow_all");
         let overlap = overlap.unwrap_or(Overlap::Skip);
         if overlap != Overlap::Skip && matches!(kind, Kind::Claim | Kind::Lease | Kind::Local) {
             let word = serde_json::to_string(&overlap).unwrap_or_default();
-            taking.refuse("_OVERLAP", word.trim_matches('"'), "skip: passes of this job share its rows and do not overlap");
+            taking.refuse(
+                "_OVERLAP",
+                word.trim_matches('"'),
+                "skip: passes of this job share its rows and do not overlap",
+            );
         }
         if !taking.wrong.is_empty() {
             return Err(taking.wrong);

@@ -153,13 +153,7 @@ impl<S: Store> Handle<S> {
     }
 
     /// Pauses tick, start, due and hint on all replicas; a run that is going ends by itself.
-    pub async fn pause(
-        &self,
-        name: &str,
-        by: &str,
-        reason: &str,
-        until: Option<Instant>,
-    ) -> Result<JobView, Refused> {
+    pub async fn pause(&self, name: &str, by: &str, reason: &str, until: Option<Instant>) -> Result<JobView, Refused> {
         on_job!(self, name, |control, job| {
             let at = control.env.clock.now();
             if until.is_some_and(|until| until <= at) {
@@ -207,9 +201,9 @@ impl<S: Store> Control<S> {
     async fn row(&self, job: usize) -> Result<ScheduleRow, Refused> {
         let name = &self.jobs[job].name;
         let rows = self.env.store.schedules(std::slice::from_ref(name)).await?;
-        rows.into_iter().next().ok_or_else(|| {
-            StoreError::Unavailable(format!("job {name:?} has not announced itself yet")).into()
-        })
+        rows.into_iter()
+            .next()
+            .ok_or_else(|| StoreError::Unavailable(format!("job {name:?} has not announced itself yet")).into())
     }
 
     /// Tells this process and the others that the job's row or queue changed.

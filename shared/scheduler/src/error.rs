@@ -59,10 +59,6 @@ impl StoreError {
 
 impl From<StoreError> for JobError {
     fn from(error: StoreError) -> Self {
-        if error.is_transient() {
-            Self::Transient(error.to_string())
-        } else {
-            Self::Failed(error.to_string())
-        }
+        if error.is_transient() { Self::Transient(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
 }

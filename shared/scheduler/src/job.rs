@@ -33,7 +33,12 @@ pub(crate) enum Scope<S: Store> {
 }
 
 impl<S: Store> Job<S> {
-    fn cluster<B: Body<S>>(name: &str, description: &str, settings: JobSettings, body: impl FnOnce(Duration) -> B) -> Self {
+    fn cluster<B: Body<S>>(
+        name: &str,
+        description: &str,
+        settings: JobSettings,
+        body: impl FnOnce(Duration) -> B,
+    ) -> Self {
         let timeout = settings.timeout.unwrap_or_else(|| policy::default_timeout(&settings.spec));
         Self {
             name: name.to_owned(),

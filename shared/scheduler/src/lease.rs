@@ -136,7 +136,8 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
             let stopping = watch.why() != Why::Nothing;
             let free = self.job.slots().saturating_sub(asks.len());
             let long = env.clock.monotonic() >= began + PASS_TIME;
-            let claimed = if stopping || long || free == 0 { 0 } else { self.fill(env, &run, free, &mut asks, &mut sum).await };
+            let claimed =
+                if stopping || long || free == 0 { 0 } else { self.fill(env, &run, free, &mut asks, &mut sum).await };
             if asks.is_empty() && claimed == 0 {
                 sum.more = long && !stopping;
                 return sum;

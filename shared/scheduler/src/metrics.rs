@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::{Instant, ledger::{Outcome, Wake}};
+use crate::{
+    Instant,
+    ledger::{Outcome, Wake},
+};
 
 /// Says what each metric means; called once a process, after a recorder is installed.
 pub fn describe() {
@@ -15,7 +18,11 @@ pub fn describe() {
     describe_gauge!("background_job_last_success_timestamp_seconds", Unit::Seconds, "When a run last succeeded here");
     describe_gauge!("background_jobs_running", "Runs going on in this process");
     describe_histogram!("scheduler_fire_lateness_seconds", Unit::Seconds, "Start of a run minus its instant");
-    describe_histogram!("scheduler_due_lateness_seconds", Unit::Seconds, "When a due row took effect minus when it was due");
+    describe_histogram!(
+        "scheduler_due_lateness_seconds",
+        Unit::Seconds,
+        "When a due row took effect minus when it was due"
+    );
     describe_counter!("scheduler_fenced_total", "Writes of owners that came back too late, refused");
     describe_counter!("scheduler_recovered_total", "Runs of dead owners taken over or ended");
     describe_counter!("scheduler_rescued_total", "Rows handled late by a sweep that no hint had announced");
@@ -77,7 +84,8 @@ pub(crate) fn clock_step(service: &str) {
 }
 
 pub(crate) fn drift(service: &str, job: &str, differs: bool) {
-    gauge!("scheduler_spec_drift", "service" => service.to_owned(), "job" => job.to_owned()).set(f64::from(u8::from(differs)));
+    gauge!("scheduler_spec_drift", "service" => service.to_owned(), "job" => job.to_owned())
+        .set(f64::from(u8::from(differs)));
 }
 
 pub(crate) fn stuck(service: &str, runs: usize) {

@@ -141,7 +141,8 @@ pub fn start(row: &ScheduleRow, now: Instant, ids: Ids<'_>) -> Option<Decision> 
         Schedule::Interval { every } => (*every).min(START_SPACING),
         _ => START_SPACING,
     };
-    let recent = row.last_start_at.is_some_and(|at| now - at < chrono::TimeDelta::from_std(spacing).unwrap_or_default());
+    let recent =
+        row.last_start_at.is_some_and(|at| now - at < chrono::TimeDelta::from_std(spacing).unwrap_or_default());
     if row.pause.is_some() || recent {
         return None;
     }

@@ -173,8 +173,13 @@ impl Shared {
         let jobs = Arc::new(jobs);
         let hints = Arc::new(Hints::new(jobs.len()));
         let (mail, inbox) = mpsc::unbounded_channel();
-        let executions =
-            Arc::new(Executions::new(Arc::clone(&env), Arc::clone(&jobs), mail.clone(), self.tracker.clone(), self.work_threads));
+        let executions = Arc::new(Executions::new(
+            Arc::clone(&env),
+            Arc::clone(&jobs),
+            mail.clone(),
+            self.tracker.clone(),
+            self.work_threads,
+        ));
         let control = Arc::new(Control {
             env: Arc::clone(&env),
             jobs: Arc::clone(&jobs),
@@ -185,7 +190,8 @@ impl Shared {
         if !jobs.is_empty() {
             self.tracker.spawn(mail::listen(Arc::clone(&env), index, Arc::clone(&hints), self.hints));
             self.tracker.spawn(upkeep::renewals(Arc::clone(&env), Arc::clone(&jobs), Arc::clone(&executions)));
-            let dispatcher = Dispatcher::new(env, jobs, hints, executions, mail, inbox, self.tracker.clone(), self.hints);
+            let dispatcher =
+                Dispatcher::new(env, jobs, hints, executions, mail, inbox, self.tracker.clone(), self.hints);
             self.tracker.spawn(dispatcher.run());
         }
         control
@@ -224,7 +230,8 @@ impl<S: Store> Running<S> {
         self.shared.tracker.close();
         let clock = Arc::clone(&self.shared.clock);
         let began = clock.monotonic();
-        let patience = if grace > Duration::from_secs(10) { grace.saturating_sub(Duration::from_secs(5)) } else { grace / 2 };
+        let patience =
+            if grace > Duration::from_secs(10) { grace.saturating_sub(Duration::from_secs(5)) } else { grace / 2 };
         tokio::select! {
             () = self.shared.tracker.wait() => return Stopped::Cleanly,
             () = clock.sleep_until(began + patience) => self.shared.give_back.cancel(),

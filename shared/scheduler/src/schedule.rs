@@ -188,9 +188,8 @@ pub(crate) fn micros(duration: Duration) -> i64 {
 /// FNV-1a over the job and the instant: the same on every replica and in every release.
 fn hash64(job: &str, nominal: Instant) -> u64 {
     let bytes = job.bytes().chain(nominal.timestamp_micros().to_be_bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     // The last bytes of FNV-1a reach the high bits only; fold them down before the remainder is taken.
     hash ^ (hash >> 32)
 }

@@ -132,10 +132,9 @@ impl<S: Store, J: Steps<S::Tx>> StepsBody<S, J> {
                 Err(error) => return unwritable(env, tx, &error).await,
             },
             Next::Wait { cursor, until, items } => match serde_json::to_value(&cursor) {
-                Ok(cursor) => (
-                    env.store.wait(&mut tx, held, count(items), &cursor, until).await,
-                    Stepped::End(Ended::Waiting),
-                ),
+                Ok(cursor) => {
+                    (env.store.wait(&mut tx, held, count(items), &cursor, until).await, Stepped::End(Ended::Waiting))
+                }
                 Err(error) => return unwritable(env, tx, &error).await,
             },
             Next::Done { items } => {

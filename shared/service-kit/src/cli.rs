@@ -74,7 +74,8 @@ pub fn main(service: Service) -> ExitCode {
             };
         }
     };
-    let start = |embedded: Embedded| Start { embedded: embedded.embedded, data_dir: embedded.data_dir, port: service.port };
+    let start =
+        |embedded: Embedded| Start { embedded: embedded.embedded, data_dir: embedded.data_dir, port: service.port };
     match cli.command {
         Command::Serve(embedded) => {
             let options = Options { name: service.name, start: start(embedded) };

@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use database::Fault;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbBackend};
 
-pub use self::{lock::FileLock, postgres::{connect_options, create_schema}};
+pub use self::{
+    lock::FileLock,
+    postgres::{connect_options, create_schema},
+};
 use crate::config::DatabaseUrl;
 
 /// A transaction of a request. Dropping it rolls back.

@@ -79,7 +79,12 @@ fn run(services: Vec<Service>, config: &Config, options: &Options) -> anyhow::Re
 }
 
 /// Everything runs; waits for the end and brings it about.
-async fn serve(assembled: Assembled, config: &Config, runtimes: &Runtimes, stop: CancellationToken) -> anyhow::Result<u8> {
+async fn serve(
+    assembled: Assembled,
+    config: &Config,
+    runtimes: &Runtimes,
+    stop: CancellationToken,
+) -> anyhow::Result<u8> {
     let Assembled { public, admin, listener, admin_listener, schedulers, supervisor, health, relay_stop } = assembled;
     let mut signals = Signals::listen()?;
     let grace = config.process.grace;
@@ -87,7 +92,8 @@ async fn serve(assembled: Assembled, config: &Config, runtimes: &Runtimes, stop:
     let supervisor = Arc::new(supervisor);
     let http = runtimes.front.spawn(server::serve(listener, public, stop.clone(), drain));
     let admin_stop = CancellationToken::new();
-    let operations = runtimes.keep.spawn(server::serve(admin_listener, admin, admin_stop.clone(), Duration::from_secs(1)));
+    let operations =
+        runtimes.keep.spawn(server::serve(admin_listener, admin, admin_stop.clone(), Duration::from_secs(1)));
     announce(config);
     let failed = tokio::select! {
         () = signals.asked() => None,
@@ -150,9 +156,10 @@ async fn stop_all(schedulers: Vec<Running<SqlStore>>, grace: Duration) -> Stoppe
 /// Where to look, and three lines to try.
 fn announce(config: &Config) {
     let process = &config.process;
-    let kafka = process.kafka.as_ref().map_or("the embedded log (one machine; not for production)".to_owned(), |kafka| {
-        format!("Kafka at {}", kafka.brokers)
-    });
+    let kafka =
+        process.kafka.as_ref().map_or("the embedded log (one machine; not for production)".to_owned(), |kafka| {
+            format!("Kafka at {}", kafka.brokers)
+        });
     tracing::info!(http = %process.http_addr, admin = %process.admin_addr, events = kafka, "up");
     if process.log_format == config::LogFormat::Json {
         return;

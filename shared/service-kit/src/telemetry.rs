@@ -31,17 +31,17 @@ pub struct Telemetry {
 /// When the exporter cannot be made, or logging was begun before.
 pub fn begin(process: &Process, name: &str) -> anyhow::Result<Telemetry> {
     let filter: Targets = process.log_filter.parse()?;
-    let mut traces = SdkTracerProvider::builder()
-        .with_resource(Resource::builder().with_service_name(name.to_owned()).build());
+    let mut traces =
+        SdkTracerProvider::builder().with_resource(Resource::builder().with_service_name(name.to_owned()).build());
     if let Some(endpoint) = &process.otlp_endpoint {
         let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(url).build()?;
         traces = traces.with_batch_exporter(exporter);
     }
     let traces = traces.build();
-    let spans = tracing_opentelemetry::layer()
-        .with_tracer(traces.tracer("belfry"))
-        .with_filter(Targets::new().with_default(LevelFilter::OFF).with_targets(OURS.iter().map(|name| (*name, LevelFilter::INFO))));
+    let spans = tracing_opentelemetry::layer().with_tracer(traces.tracer("belfry")).with_filter(
+        Targets::new().with_default(LevelFilter::OFF).with_targets(OURS.iter().map(|name| (*name, LevelFilter::INFO))),
+    );
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match process.log_format {
         LogFormat::Human => Box::new(tracing_subscriber::fmt::layer().with_target(false).with_writer(Escaped)),
         LogFormat::Json => Box::new(
@@ -69,9 +69,7 @@ pub fn current_traceparent() -> Option<String> {
     let context = Span::current().context();
     let span = context.span();
     let span = span.span_context();
-    span.is_valid().then(|| {
-        format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8())
-    })
+    span.is_valid().then(|| format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8()))
 }
 
 /// Makes `span` a part of the trace that a caller's `traceparent` names; anything else begins a trace of its own.

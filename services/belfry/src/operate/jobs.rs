@@ -107,7 +107,10 @@ async fn steer(client: &Client, output: &Output, command: Jobs) -> anyhow::Resul
                 From::CatchUp => "catch_up",
             };
             let answer = client.post(&path(&job, &["resume"]), Some(json!({ "from": from }))).await?;
-            output.said(&answer, &format!("{}/{} goes on, next run {}", job.service, job.job, word(&answer, "next_run_at")))
+            output.said(
+                &answer,
+                &format!("{}/{} goes on, next run {}", job.service, job.job, word(&answer, "next_run_at")),
+            )
         }
         Jobs::Backfill { job, from, to } => {
             let body = json!({ "from": rfc3339(&from), "to": rfc3339(&to) });

@@ -61,7 +61,8 @@ pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Re
 #[utoipa::path(post, path = "/api/blog/categories", tag = "categories", request_body = NewCategory, security((), ("bearer" = [])),
     responses((status = 201, body = Category), (status = 400, body = Problem), (status = 409, body = Problem), (status = 415, body = Problem)))]
 pub(super) async fn create(State(app): State<App>, Json(new): Json<NewCategory>) -> Result<Response, Problem> {
-    let content = categories::Content { name: new.name, slug: new.slug, description: new.description, parent_id: new.parent_id };
+    let content =
+        categories::Content { name: new.name, slug: new.slug, description: new.description, parent_id: new.parent_id };
     let tx = app.db.begin().await?;
     let row = categories::create(&tx, content, app.now()).await?;
     tx.commit().await?;
@@ -107,7 +108,11 @@ pub(super) async fn patch(
 #[utoipa::path(delete, path = "/api/blog/categories/{id}", tag = "categories", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
     responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
-pub(super) async fn delete(State(app): State<App>, Path(id): Path<Uuid>, if_match: IfMatch) -> Result<Response, Problem> {
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<Uuid>,
+    if_match: IfMatch,
+) -> Result<Response, Problem> {
     let tx = app.db.begin().await?;
     let row = categories::lock(&tx, id).await?;
     if_match.check(row.version)?;

@@ -80,10 +80,7 @@ pub(super) async fn patch(
     let tx = app.db.begin().await?;
     let row = tags::lock(&tx, id).await?;
     if_match.check(row.version)?;
-    let content = tags::Content {
-        name: patch.name.unwrap_or_else(|| row.name.clone()),
-        slug: patch.slug,
-    };
+    let content = tags::Content { name: patch.name.unwrap_or_else(|| row.name.clone()), slug: patch.slug };
     let view = Tag::from(tags::edit(&tx, row, content, app.now()).await?);
     tx.commit().await?;
     Ok(versioned(StatusCode::OK, view.version, None, view))
@@ -93,7 +90,11 @@ pub(super) async fn patch(
 #[utoipa::path(delete, path = "/api/blog/tags/{id}", tag = "tags", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
     responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 412, body = Problem)))]
-pub(super) async fn delete(State(app): State<App>, Path(id): Path<Uuid>, if_match: IfMatch) -> Result<Response, Problem> {
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<Uuid>,
+    if_match: IfMatch,
+) -> Result<Response, Problem> {
     let tx = app.db.begin().await?;
     let row = tags::lock(&tx, id).await?;
     if_match.check(row.version)?;

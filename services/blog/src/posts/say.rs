@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use events::{
     Event,
     blog::{
-        Post, PostCreated, PostDeleted, PostPublished, PostRestored, PostScheduledPublished, PostUnpublished, PostUpdated,
+        Post, PostCreated, PostDeleted, PostPublished, PostRestored, PostScheduledPublished, PostUnpublished,
+        PostUpdated,
     },
 };
 use sea_orm::DatabaseTransaction;

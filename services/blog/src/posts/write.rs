@@ -2,9 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use database::{Fault, Sql};
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, DatabaseTransaction, EntityTrait, IntoActiveModel, QuerySelect,
-};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, DatabaseTransaction, EntityTrait, IntoActiveModel, QuerySelect};
 use uuid::Uuid;
 
 use super::{

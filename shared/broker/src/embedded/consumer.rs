@@ -47,9 +47,8 @@ impl Member {
     async fn take_free_topics(&mut self) -> Result<(), Fault> {
         let taken: Vec<String> = {
             let mut members = self.log.members();
-            let free = |topic: &&String| {
-                *members.entry((self.group.clone(), (*topic).clone())).or_insert(self.me) == self.me
-            };
+            let free =
+                |topic: &&String| *members.entry((self.group.clone(), (*topic).clone())).or_insert(self.me) == self.me;
             self.topics.iter().filter(free).filter(|topic| !self.next.contains_key(*topic)).cloned().collect()
         };
         if taken.is_empty() {

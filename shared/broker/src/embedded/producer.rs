@@ -66,9 +66,8 @@ impl EmbeddedProducer {
         if record.body.len() > RECORD_BYTES_MAX {
             return Ok(Some(format!("{} bytes are more than {RECORD_BYTES_MAX}", record.body.len())));
         }
-        let known = |log: &Log| {
-            log.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&record.topic)
-        };
+        let known =
+            |log: &Log| log.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&record.topic);
         if known(&self.log) {
             return Ok(None);
         }

@@ -60,11 +60,8 @@ struct Shared {
 
 impl Default for Context {
     fn default() -> Self {
-        let shared = Shared {
-            since: Instant::now(),
-            complained_ms: AtomicU64::new(0),
-            connected: AtomicBool::new(false),
-        };
+        let shared =
+            Shared { since: Instant::now(), complained_ms: AtomicU64::new(0), connected: AtomicBool::new(false) };
         Self { shared: Arc::new(shared) }
     }
 }

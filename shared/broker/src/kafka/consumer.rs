@@ -140,7 +140,8 @@ impl Consumer for KafkaConsumer {
         }
         let mut list = TopicPartitionList::new();
         for ((topic, partition), next) in newest {
-            list.add_partition_offset(topic, partition, Offset::Offset(next)).map_err(|error| client::refused(&error))?;
+            list.add_partition_offset(topic, partition, Offset::Offset(next))
+                .map_err(|error| client::refused(&error))?;
         }
         let client = Arc::clone(&self.client);
         client::blocking(move || client.commit(&list, CommitMode::Sync)).await

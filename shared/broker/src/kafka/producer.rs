@@ -95,7 +95,12 @@ impl KafkaProducer {
 }
 
 /// Puts a record into the client's queue; waits for the oldest on its way while the queue is full.
-async fn enqueue(client: &Client, record: &Record, ways: &mut VecDeque<Way>, done: &mut Vec<Result<(), SendError>>) -> Way {
+async fn enqueue(
+    client: &Client,
+    record: &Record,
+    ways: &mut VecDeque<Way>,
+    done: &mut Vec<Result<(), SendError>>,
+) -> Way {
     if record.body.len() > RECORD_BYTES_MAX {
         return Way::Not(SendError::Permanent(format!("{} bytes are more than {RECORD_BYTES_MAX}", record.body.len())));
     }
@@ -151,8 +156,13 @@ fn failed(error: &KafkaError) -> SendError {
     };
     match error.rdkafka_error_code() {
         Some(
-            MessageSizeTooLarge | InvalidRecord | InvalidTopic | TopicAuthorizationFailed | ClusterAuthorizationFailed
-            | UnknownTopic | UnknownTopicOrPartition,
+            MessageSizeTooLarge
+            | InvalidRecord
+            | InvalidTopic
+            | TopicAuthorizationFailed
+            | ClusterAuthorizationFailed
+            | UnknownTopic
+            | UnknownTopicOrPartition,
         ) => SendError::Permanent(error.to_string()),
         _ => SendError::Transient(error.to_string()),
     }

@@ -36,7 +36,9 @@ pub fn why(row: &ScheduleRow, at: Instant, run: Option<&RunRow>, now: Instant) -
     }
     if let Some(next) = row.next_at.filter(|next| *next <= at) {
         let text = match &row.pause {
-            Some(pause) => format!("{} waits: paused by {} since {}: {}", shown(next), pause.by, shown(pause.at), pause.reason),
+            Some(pause) => {
+                format!("{} waits: paused by {} since {}: {}", shown(next), pause.by, shown(pause.at), pause.reason)
+            }
             None => format!("{} is due and not decided yet", shown(next)),
         };
         return Why { nominal_at: Some(next), text, ..none };

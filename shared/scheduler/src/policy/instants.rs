@@ -18,7 +18,11 @@ pub(super) struct Instants<'a> {
 
 enum Those {
     /// `first + k × every` for k below `count`.
-    Spaced { first: Instant, every: i64, count: usize },
+    Spaced {
+        first: Instant,
+        every: i64,
+        count: usize,
+    },
     Listed(Vec<Instant>),
 }
 
@@ -37,7 +41,8 @@ impl<'a> Instants<'a> {
                 let last = first + TimeDelta::microseconds(every * steps);
                 // Only the last can be held back by its jitter, for a jitter is shorter than the gap.
                 let count = usize::try_from(steps + i64::from(fires(last))).unwrap_or(usize::MAX);
-                let next = first + TimeDelta::microseconds(every.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)));
+                let next =
+                    first + TimeDelta::microseconds(every.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)));
                 (Those::Spaced { first, every, count }, Some(next))
             }
             _ => {

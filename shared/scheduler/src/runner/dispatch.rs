@@ -3,7 +3,11 @@
 mod start;
 mod sweep;
 
-use std::{collections::{BTreeSet, HashMap}, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -129,9 +133,8 @@ impl<S: Store> Dispatcher<S> {
             let ahead = (*fire - now).to_std().unwrap_or(Duration::ZERO);
             (monotonic + ahead).max(self.hold)
         });
-        let due = self.due_aware.iter().filter_map(|job| {
-            self.states[*job].due.wake_at(now, monotonic, self.passes(*job))
-        });
+        let due =
+            self.due_aware.iter().filter_map(|job| self.states[*job].due.wake_at(now, monotonic, self.passes(*job)));
         let periodic = [self.next_sweep, self.next_announce, self.next_prune];
         due.chain(fire).chain(periodic).min().unwrap_or(self.next_sweep)
     }

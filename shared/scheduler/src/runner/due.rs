@@ -147,5 +147,4 @@ impl DueState {
         });
         [pass, self.read_at].into_iter().flatten().min()
     }
-
 }

@@ -332,7 +332,12 @@ impl<S: Store> Executions<S> {
         if passed.items > 0 {
             (self.env.on_effect)();
             metrics::due_lateness(&self.env.service, &entry.name, passed.lateness_ms);
-            tracing::info!(items = passed.items, lateness_ms = passed.lateness_ms, took_ms = took.as_millis(), "pass ended");
+            tracing::info!(
+                items = passed.items,
+                lateness_ms = passed.lateness_ms,
+                took_ms = took.as_millis(),
+                "pass ended"
+            );
         }
         let Some((outcome, error)) = &passed.error else {
             if passed.items > 0 {

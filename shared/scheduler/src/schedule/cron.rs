@@ -3,10 +3,12 @@
 use std::sync::LazyLock;
 
 use chrono::DateTime;
-use croner::{Cron, parser::{CronParser, Seconds, Year}};
+use croner::{
+    Cron,
+    parser::{CronParser, Seconds, Year},
+};
 use jiff::{
-    SignedDuration, Timestamp, Zoned,
-    civil,
+    SignedDuration, Timestamp, Zoned, civil,
     tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase},
 };
 

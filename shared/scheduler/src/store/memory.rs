@@ -4,11 +4,7 @@ mod decide;
 mod ops;
 mod table;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, OwnedMutexGuard, broadcast};
 use uuid::Uuid;

@@ -140,7 +140,13 @@ pub(super) fn fence(row: &mut RunRow, held: Held) -> bool {
 }
 
 /// A row of the job's own table failed once more.
-pub(super) fn set_aside(before: Option<FailureRow>, job: &str, row_id: uuid::Uuid, error: &str, now: Instant) -> FailureRow {
+pub(super) fn set_aside(
+    before: Option<FailureRow>,
+    job: &str,
+    row_id: uuid::Uuid,
+    error: &str,
+    now: Instant,
+) -> FailureRow {
     let attempts = before.map_or(0, |row| row.attempts) + 1;
     let backoff = FAILURE_BACKOFF * 4_i32.pow(u32::try_from(attempts - 1).unwrap_or(0).min(6));
     let given_up = attempts >= FAILURES_MAX;

@@ -86,5 +86,6 @@ fn known_host(access: &Access, host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    ["localhost", "127.0.0.1", "::1"].contains(&name.to_ascii_lowercase().as_str()) || name == access.address.ip().to_string()
+    ["localhost", "127.0.0.1", "::1"].contains(&name.to_ascii_lowercase().as_str())
+        || name == access.address.ip().to_string()
 }

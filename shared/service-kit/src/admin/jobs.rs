@@ -78,7 +78,11 @@ async fn show(State(admin): State<Admin>, path: Job) -> Result<Json<JobView>, Pr
 /// Its runs, newest first
 #[utoipa::path(get, path = "/admin/v1/jobs/{service}/{job}/runs", tag = "jobs", responses((status = 200, body = Listing<Value>), (status = 400, body = Problem), (status = 404, body = Problem)),
     params(("service" = String, Path), ("job" = String, Path), Page))]
-async fn runs(State(admin): State<Admin>, path: Job, Query(page): Query<Page>) -> Result<Json<Listing<RunView>>, Problem> {
+async fn runs(
+    State(admin): State<Admin>,
+    path: Job,
+    Query(page): Query<Page>,
+) -> Result<Json<Listing<RunView>>, Problem> {
     let before = page.after::<Uuid>()?;
     let runs = of(&admin, &path)?.jobs.runs(&path.0.1, before, Vec::new(), page.limit + 1).await?;
     Ok(Json(Listing::of(runs, page.limit, |run| run.id)))
@@ -126,7 +130,11 @@ struct At {
 /// Why it did, did not, or will run at a moment
 #[utoipa::path(get, path = "/admin/v1/jobs/{service}/{job}/why", tag = "jobs", responses((status = 200, body = Value), (status = 400, body = Problem), (status = 404, body = Problem)),
     params(("service" = String, Path), ("job" = String, Path), At))]
-async fn why(State(admin): State<Admin>, path: Job, Query(at): Query<At>) -> Result<Json<scheduler::policy::Why>, Problem> {
+async fn why(
+    State(admin): State<Admin>,
+    path: Job,
+    Query(at): Query<At>,
+) -> Result<Json<scheduler::policy::Why>, Problem> {
     Ok(Json(of(&admin, &path)?.jobs.why(&path.0.1, at.at).await?))
 }
 
@@ -142,7 +150,11 @@ struct Failure {
 /// Rows it has set aside
 #[utoipa::path(get, path = "/admin/v1/jobs/{service}/{job}/failures", tag = "jobs", responses((status = 200, body = Listing<Value>), (status = 400, body = Problem), (status = 404, body = Problem)),
     params(("service" = String, Path), ("job" = String, Path), Page))]
-async fn failures(State(admin): State<Admin>, path: Job, Query(page): Query<Page>) -> Result<Json<Listing<Failure>>, Problem> {
+async fn failures(
+    State(admin): State<Admin>,
+    path: Job,
+    Query(page): Query<Page>,
+) -> Result<Json<Listing<Failure>>, Problem> {
     let after = page.after::<Uuid>()?;
     let rows = of(&admin, &path)?.jobs.failures(&path.0.1, after, page.limit + 1).await?;
     Ok(Json(Listing::of(rows, page.limit, |row| row.row_id).map(|row| Failure {
@@ -186,9 +198,13 @@ async fn run(
     let key = match headers.get("idempotency-key") {
         None => None,
         Some(value) => {
-            let plain = |key: &&str| !key.is_empty() && key.len() <= TEXT_MAX && key.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+            let plain = |key: &&str| {
+                !key.is_empty() && key.len() <= TEXT_MAX && key.bytes().all(|byte| (b' '..0x7f).contains(&byte))
+            };
             let key = value.to_str().ok().filter(plain);
-            Some(key.ok_or_else(|| Problem::bad("Idempotency-Key", format!("expected 1 to {TEXT_MAX} printable ASCII characters")))?)
+            Some(key.ok_or_else(|| {
+                Problem::bad("Idempotency-Key", format!("expected 1 to {TEXT_MAX} printable ASCII characters"))
+            })?)
         }
     };
     let input = body.and_then(|Json(body)| body.input);
@@ -237,7 +253,11 @@ struct ResumeRequest {
 #[utoipa::path(post, path = "/admin/v1/jobs/{service}/{job}/resume", tag = "jobs", request_body = ResumeRequest,
     responses((status = 200, body = Value), (status = 400, body = Problem), (status = 404, body = Problem)),
     params(("service" = String, Path), ("job" = String, Path)))]
-async fn resume(State(admin): State<Admin>, path: Job, Json(body): Json<ResumeRequest>) -> Result<Json<JobView>, Problem> {
+async fn resume(
+    State(admin): State<Admin>,
+    path: Job,
+    Json(body): Json<ResumeRequest>,
+) -> Result<Json<JobView>, Problem> {
     Ok(Json(of(&admin, &path)?.jobs.resume(&path.0.1, body.from).await?))
 }
 
@@ -254,7 +274,11 @@ struct BackfillRequest {
 #[utoipa::path(post, path = "/admin/v1/jobs/{service}/{job}/backfill", tag = "jobs", request_body = BackfillRequest,
     responses((status = 202, body = Listing<Value>), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)),
     params(("service" = String, Path), ("job" = String, Path)))]
-async fn backfill(State(admin): State<Admin>, path: Job, Json(body): Json<BackfillRequest>) -> Result<Response, Problem> {
+async fn backfill(
+    State(admin): State<Admin>,
+    path: Job,
+    Json(body): Json<BackfillRequest>,
+) -> Result<Response, Problem> {
     let runs = of(&admin, &path)?.jobs.backfill(&path.0.1, body.from, body.to).await?;
     Ok((StatusCode::ACCEPTED, Json(Listing::whole(runs))).into_response())
 }

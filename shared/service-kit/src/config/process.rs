@@ -30,7 +30,11 @@ pub const PROCESS_VARIABLES: &[Variable] = &[
     variable("KAFKA_SASL_USERNAME", "", "the Kafka user"),
     secret("KAFKA_SASL_PASSWORD", "the Kafka password"),
     variable("HTTP_ADDR", "127.0.0.1:8080 (belfry), the service's port alone", "where the public API listens"),
-    variable("ADMIN_ADDR", "127.0.0.1:9080 (belfry), the service's port + 1000 alone", "where health, metrics and jobs listen"),
+    variable(
+        "ADMIN_ADDR",
+        "127.0.0.1:9080 (belfry), the service's port + 1000 alone",
+        "where health, metrics and jobs listen",
+    ),
     secret("ADMIN_TOKEN", "bearer token of the admin API; needed where it does not listen on loopback"),
     variable("AUTH_ENABLED", "false", "whether changes through the public API need a token of Keycloak"),
     variable("KEYCLOAK_URL", "", "where Keycloak is, such as https://id.example.org"),
@@ -254,7 +258,9 @@ fn kafka(taking: &mut Taking<'_>, start: &Start) -> Option<KafkaConfig> {
         }
         return None;
     };
-    let broker = |broker: &str| broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let broker = |broker: &str| {
+        broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
     if !brokers.split(',').all(|one| broker(one.trim())) {
         taking.refuse("KAFKA_BROKERS", &brokers, "host:port, comma-separated");
     }

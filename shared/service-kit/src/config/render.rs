@@ -16,7 +16,8 @@ fn default_of(job: &JobDef, suffix: &str, default: Option<&'static str>) -> Stri
 
 /// `.env.example`: every variable with its default, commented out.
 pub fn example(services: &[Service]) -> String {
-    let mut text = String::from("# Every variable with its default. Copy to .env and change what you need.\n\n# The process\n");
+    let mut text =
+        String::from("# Every variable with its default. Copy to .env and change what you need.\n\n# The process\n");
     for variable in PROCESS_VARIABLES {
         let value = if variable.default.contains(' ') { "" } else { variable.default };
         let _ = writeln!(text, "# {}\n#{}={value}", variable.meaning, variable.name);
@@ -61,7 +62,8 @@ pub fn documentation(services: &[Service]) -> String {
             text.push_str("| variable | default | meaning |\n|---|---|---|\n");
             for known in KNOWN {
                 let default = default_of(job, known.suffix, known.default);
-                let _ = writeln!(text, "| `{}{}` | {} | {} |", job.prefix, known.suffix, shown(&default), known.meaning);
+                let _ =
+                    writeln!(text, "| `{}{}` | {} | {} |", job.prefix, known.suffix, shown(&default), known.meaning);
             }
         }
     }

@@ -19,7 +19,10 @@ struct Pathed<T>(Result<T, (String, String)>);
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Pathed<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Self(serde_path_to_error::deserialize(from).map_err(|error| (error.path().to_string(), error.inner().to_string()))))
+        Ok(Self(
+            serde_path_to_error::deserialize(from)
+                .map_err(|error| (error.path().to_string(), error.inner().to_string())),
+        ))
     }
 }
 
@@ -31,7 +34,8 @@ impl Section {
 
     /// The variables that begin with `prefix`, as a struct whose fields are what follows it, in lower case.
     pub fn read<T: DeserializeOwned>(&self, prefix: &str) -> Result<T, Vec<Invalid>> {
-        let ours = self.vars.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())));
+        let ours =
+            self.vars.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())));
         let invalid = |field: &str, expected: String| {
             let variable = format!("{prefix}{}", field.to_uppercase());
             let value = self.vars.get(&variable).cloned().unwrap_or_default();

@@ -24,8 +24,7 @@ const TEST: Duration = Duration::from_secs(1);
 /// When the URL cannot be read.
 pub fn connect_options(url: &Secret, schema: &str, application: &str) -> anyhow::Result<PgConnectOptions> {
     // The parser's error may quote the URL, and with it the password.
-    let options: PgConnectOptions =
-        url.reveal().parse().map_err(|_| anyhow::anyhow!("DATABASE_URL cannot be read"))?;
+    let options: PgConnectOptions = url.reveal().parse().map_err(|_| anyhow::anyhow!("DATABASE_URL cannot be read"))?;
     Ok(options
         .application_name(application)
         .options([

@@ -74,11 +74,17 @@ pub struct Access {
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
-        return if headers.contains_key(header::AUTHORIZATION) { Err(unauthorized("one Authorization header")) } else { Ok(None) };
+        return if headers.contains_key(header::AUTHORIZATION) {
+            Err(unauthorized("one Authorization header"))
+        } else {
+            Ok(None)
+        };
     };
     let text = value.to_str().unwrap_or_default();
     match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => Ok(Some(token.trim())),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
+            Ok(Some(token.trim()))
+        }
         _ => Err(unauthorized("a bearer token")),
     }
 }
@@ -121,7 +127,9 @@ pub async fn identify(State(access): State<Arc<Access>>, mut request: Request, n
         return challenge(unauthorized("a token"));
     }
     if changes && !caller.edits() {
-        return Problem::new(StatusCode::FORBIDDEN).detail("the token has no role that may change things").into_response();
+        return Problem::new(StatusCode::FORBIDDEN)
+            .detail("the token has no role that may change things")
+            .into_response();
     }
     request.extensions_mut().insert(caller);
     next.run(request).await

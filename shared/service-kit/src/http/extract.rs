@@ -140,7 +140,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(path)) => Ok(Self(path)),
             Err(PathRejection::FailedToDeserializePathParams(failed)) => Err(match failed.into_kind() {
-                ErrorKind::ParseErrorAtKey { key, expected_type, .. } => Problem::bad(key, format!("expected {expected_type}")),
+                ErrorKind::ParseErrorAtKey { key, expected_type, .. } => {
+                    Problem::bad(key, format!("expected {expected_type}"))
+                }
                 ErrorKind::DeserializeError { key, message, .. } => Problem::bad(key, message),
                 ErrorKind::InvalidUtf8InPathParam { key } => Problem::bad(key, "expected UTF-8"),
                 other => Problem::bad("id", other.to_string()),

@@ -83,7 +83,9 @@ async fn see(State(process): State<&'static str>, request: Request, next: Next) 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", value);
     }
-    for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer"), ("x-frame-options", "DENY")] {
+    for (name, value) in
+        [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer"), ("x-frame-options", "DENY")]
+    {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     let labels = [("service", service.clone()), ("method", method.to_string()), ("route", route)];
@@ -98,7 +100,11 @@ async fn see(State(process): State<&'static str>, request: Request, next: Next) 
 
 /// A caller's id if it is a sane one, else a new one.
 fn request_id(request: &Request) -> String {
-    let sane = |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let sane = |id: &&str| {
+        !id.is_empty()
+            && id.len() <= 64
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
     let given = request.headers().get("x-request-id").and_then(|value| value.to_str().ok()).filter(sane);
     given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
@@ -172,7 +178,13 @@ async fn tell_of_changes(
     next: Next,
 ) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let service = request.uri().path().strip_prefix("/api/").and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned();
+    let service = request
+        .uri()
+        .path()
+        .strip_prefix("/api/")
+        .and_then(|rest| rest.split('/').next())
+        .unwrap_or_default()
+        .to_owned();
     let response = next.run(request).await;
     if changes && response.status().is_success() {
         changed(&service);

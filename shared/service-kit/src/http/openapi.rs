@@ -26,5 +26,7 @@ pub fn document(title: &str) -> OpenApi {
 /// `/openapi.json` and `/docs`.
 pub fn routes(document: OpenApi) -> Router {
     let page = SwaggerUi::new("/docs").url("/openapi.json", document);
-    Router::new().merge(page).route("/favicon.ico", get(|| async { axum::http::StatusCode::NO_CONTENT.into_response() }))
+    Router::new()
+        .merge(page)
+        .route("/favicon.ico", get(|| async { axum::http::StatusCode::NO_CONTENT.into_response() }))
 }

@@ -110,7 +110,8 @@ impl Problem {
 
     /// 412
     pub fn stale(present: &str) -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED).detail(format!("it was changed meanwhile; its ETag is {present} now"))
+        Self::new(StatusCode::PRECONDITION_FAILED)
+            .detail(format!("it was changed meanwhile; its ETag is {present} now"))
     }
 
     /// 503

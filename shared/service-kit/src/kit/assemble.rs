@@ -107,7 +107,8 @@ pub(super) async fn assemble(
     if process.open_to_all {
         tracing::warn!(address = %process.http_addr, "AUTH_ENABLED=false: whoever reaches this address may change everything");
     }
-    let (mut router, mut schedulers, mut operated) = (OpenApiRouter::with_openapi(openapi::document("Belfry")), Vec::new(), Vec::new());
+    let (mut router, mut schedulers, mut operated) =
+        (OpenApiRouter::with_openapi(openapi::document("Belfry")), Vec::new(), Vec::new());
     for part in parts {
         router = router.merge(part.routes);
         schedulers.push(part.running);
@@ -126,13 +127,8 @@ pub(super) async fn assemble(
         },
     );
     let access = admin::Access { address: process.admin_addr, token: process.admin_token.clone(), oidc };
-    let admin = Admin {
-        services: operated,
-        health: shared.health.clone(),
-        metrics: recorder,
-        access: Arc::new(access),
-        clock,
-    };
+    let admin =
+        Admin { services: operated, health: shared.health.clone(), metrics: recorder, access: Arc::new(access), clock };
     Ok(Assembled {
         public,
         admin: admin::layered(admin::routes(admin)),
@@ -184,7 +180,10 @@ impl Shared<'_> {
         if self.notifications.is_some() {
             let each = Pool::Api.size() + Pool::Work.size() + Pool::Keep.size();
             let all = u32::try_from(services).unwrap_or(u32::MAX).saturating_mul(each) + 1;
-            tracing::info!(connections_max = all, "database connections of this process; keep max_connections above the sum of all");
+            tracing::info!(
+                connections_max = all,
+                "database connections of this process; keep max_connections above the sum of all"
+            );
         }
     }
 
@@ -263,7 +262,14 @@ impl Shared<'_> {
         let wake = RelayHandle::default();
         let (handle, name) = (wake.clone(), service.name);
         self.supervisor.last(&format!("{name} relay"), move || {
-            let relay = Relay::new(name, store.clone(), broker.producer(), RelayConfig::default(), Arc::clone(&now), handle.clone());
+            let relay = Relay::new(
+                name,
+                store.clone(),
+                broker.producer(),
+                RelayConfig::default(),
+                Arc::clone(&now),
+                handle.clone(),
+            );
             let (gate, stop) = (gate.clone(), stop.clone());
             Box::pin(async move {
                 if gate.open(&stop).await {
@@ -366,7 +372,9 @@ pub(crate) async fn migrate(
     if let (Place::Schema { schema, .. }, DatabaseUrl::Postgres(url)) = (place, &config.process.database) {
         crate::database::create_schema(url, schema).await?;
     }
-    (service.tables.up)(db).await.with_context(|| format!("the tables of {} could not be brought up to date", service.name))
+    (service.tables.up)(db)
+        .await
+        .with_context(|| format!("the tables of {} could not be brought up to date", service.name))
 }
 
 /// Brings the tables of services up to date and ends.

@@ -28,7 +28,12 @@ impl Gate {
 }
 
 /// Looks at a service's database for as long as the process runs.
-pub(super) fn watch(service: &Service, db: DatabaseConnection, health: Health, stop: CancellationToken) -> (Gate, impl Future<Output = ()> + use<>) {
+pub(super) fn watch(
+    service: &Service,
+    db: DatabaseConnection,
+    health: Health,
+    stop: CancellationToken,
+) -> (Gate, impl Future<Output = ()> + use<>) {
     let (seen, gate) = watch::channel(false);
     let (name, tables) = (service.name, service.tables);
     let looking = async move {

@@ -78,7 +78,11 @@ impl<S: Store> Dispatcher<S> {
         for row in running {
             let ours = row.owner.as_deref() == Some(&self.env.replica);
             let old = row.started_at.is_some_and(|at| (now - at).to_std().unwrap_or_default() > ADOPT);
-            if ours && old && !self.executions.has(row.id) && let Some(job) = self.job(&row.job) {
+            if ours
+                && old
+                && !self.executions.has(row.id)
+                && let Some(job) = self.job(&row.job)
+            {
                 self.executions.launch(job, row.clone());
             }
         }

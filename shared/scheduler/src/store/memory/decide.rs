@@ -55,7 +55,8 @@ impl MemoryTx {
 
     /// The exclusive run that is going, if any.
     fn going(&self, job: &str) -> Option<RunRow> {
-        let going = |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Running && stored.exclusive;
+        let going =
+            |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Running && stored.exclusive;
         self.state.runs.values().find(going).map(|stored| stored.row.clone())
     }
 

@@ -14,8 +14,8 @@ use crate::{
     ledger::{Ending, FailureRow, NewRun, Outcome, Pause, ReplicaRow, RunRow, RunState, ScheduleRow},
     policy::{self, Decision, Resume},
     store::{
-        Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store, Window,
-        rules,
+        Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
+        Window, rules,
     },
 };
 
@@ -137,7 +137,8 @@ impl MemoryTx {
         self.put_schedule(row);
         let now = self.now;
         for new in resume.ledger.iter().chain(&resume.queued) {
-            let known = self.state.runs.values().any(|stored| stored.row.job == job && stored.row.run_key == new.run_key);
+            let known =
+                self.state.runs.values().any(|stored| stored.row.job == job && stored.row.run_key == new.run_key);
             if !known {
                 self.put_run(Stored { row: rules::row(job, new.clone(), now), exclusive: true });
             }
@@ -170,7 +171,8 @@ impl Store for MemoryStore {
     }
 
     async fn decide(&self, decisions: Vec<Decision>, owner: &str, lease: Duration) -> Result<Vec<Decided>, StoreError> {
-        self.atomically(|tx| Ok(decisions.into_iter().map(|decision| tx.decide(decision, owner, lease)).collect())).await
+        self.atomically(|tx| Ok(decisions.into_iter().map(|decision| tx.decide(decision, owner, lease)).collect()))
+            .await
     }
 
     async fn enqueue(&self, job: &str, run: NewRun, limit: u64) -> Result<Enqueued, StoreError> {

@@ -1,9 +1,6 @@
 //! Where the two engines differ: lists and records as parameters, and a few words.
 
-use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, ExecResult, QueryResult, Statement,
-    sea_query::Value,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, ExecResult, QueryResult, Statement, sea_query::Value};
 use uuid::Uuid;
 
 use crate::{Instant, StoreError};
@@ -82,7 +79,8 @@ impl Sql {
                 .collect();
             return format!("(SELECT {} FROM json_each({name})) AS x", columns.join(", "));
         }
-        let columns: Vec<String> = columns.iter().map(|(column, kind)| format!("{column} {}", postgres(*kind))).collect();
+        let columns: Vec<String> =
+            columns.iter().map(|(column, kind)| format!("{column} {}", postgres(*kind))).collect();
         format!("jsonb_to_recordset({name}::jsonb) AS x({})", columns.join(", "))
     }
 

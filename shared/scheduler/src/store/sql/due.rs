@@ -55,8 +55,7 @@ impl<R: FromQueryResult> Due<R> {
         let now = sql.bind(tx.now);
         let aside = self.not_set_aside(&mut sql, job, &now);
         let table = self.table;
-        let text =
-            format!("SELECT due_at FROM {table} WHERE due_at IS NOT NULL {aside} ORDER BY due_at, id LIMIT 1");
+        let text = format!("SELECT due_at FROM {table} WHERE due_at IS NOT NULL {aside} ORDER BY due_at, id LIMIT 1");
         let row = sql.one(tx, &text).await?;
         row.map(|row| row.try_get("", "due_at")).transpose().map_err(JobError::failed)
     }
@@ -168,8 +167,9 @@ impl LeaseTable {
     /// When the next row falls due, leased ones at their lease end.
     pub async fn next_due(&self, tx: &SqlTx) -> Result<Option<Instant>, JobError> {
         let (table, condition) = (self.table, self.condition);
-        let text =
-            format!("SELECT due_at FROM {table} WHERE due_at IS NOT NULL AND ({condition}) ORDER BY due_at, id LIMIT 1");
+        let text = format!(
+            "SELECT due_at FROM {table} WHERE due_at IS NOT NULL AND ({condition}) ORDER BY due_at, id LIMIT 1"
+        );
         let row = Sql::new(tx.get_database_backend()).one(tx, &text).await?;
         row.map(|row| row.try_get("", "due_at")).transpose().map_err(JobError::failed)
     }
@@ -182,9 +182,7 @@ fn held_records(sql: &mut Sql, held: &[Held]) -> String {
 }
 
 fn held(rows: &[QueryResult]) -> Result<Vec<Held>, JobError> {
-    let held = |row: &QueryResult| {
-        Ok(Held { id: row.try_get("", "id")?, epoch: row.try_get("", "lease_epoch")? })
-    };
+    let held = |row: &QueryResult| Ok(Held { id: row.try_get("", "id")?, epoch: row.try_get("", "lease_epoch")? });
     Ok(rows.iter().map(held).collect::<Result<Vec<Held>, StoreError>>()?)
 }
 

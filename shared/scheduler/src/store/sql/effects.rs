@@ -98,12 +98,7 @@ pub(super) async fn window(tx: &SqlTx, backend: DbBackend, window: &Window) -> R
     sql.run(tx, &text).await.map(drop)
 }
 
-pub(super) async fn clear_failures(
-    tx: &SqlTx,
-    backend: DbBackend,
-    job: &str,
-    rows: &[Uuid],
-) -> Result<(), StoreError> {
+pub(super) async fn clear_failures(tx: &SqlTx, backend: DbBackend, job: &str, rows: &[Uuid]) -> Result<(), StoreError> {
     let mut sql = Sql::new(backend);
     let (job, rows) = (sql.bind(job), sql.ids(rows));
     sql.run(tx, &format!("DELETE FROM job_failures WHERE job = {job} AND row_id {rows}")).await.map(drop)
@@ -153,13 +148,7 @@ impl Ctl {
         sql.run(&self.tx, &format!("UPDATE job_runs SET attempts = {attempts} WHERE id = {run}")).await.map(drop)
     }
 
-    pub(super) async fn record(
-        &self,
-        job: &str,
-        owner: &str,
-        run: NewRun,
-        ending: &Ending,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn record(&self, job: &str, owner: &str, run: NewRun, ending: &Ending) -> Result<(), StoreError> {
         let mut row = rules::row(job, run, self.now);
         row.owner = Some(owner.to_owned());
         row.started_at = Some(row.fire_at);

@@ -15,7 +15,8 @@ use crate::{
     ledger::{Ending, FailureRow, NewRun, Outcome, Pause, ReplicaRow, RunRow, ScheduleRow},
     policy::{Decision, Resume},
     store::{
-        Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store, Window,
+        Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
+        Window,
     },
 };
 

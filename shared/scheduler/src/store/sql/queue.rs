@@ -92,7 +92,9 @@ impl Ctl {
         let (late, exclusive_now) = (sql.bind(row.lateness_ms), sql.bind(exclusive));
         let (run, job) = (sql.bind(id(Some(row.id))), sql.bind(row.job.as_str()));
         let free = if exclusive {
-            format!("AND NOT EXISTS (SELECT 1 FROM job_runs g WHERE g.job = {job} AND g.state = 'running' AND g.exclusive)")
+            format!(
+                "AND NOT EXISTS (SELECT 1 FROM job_runs g WHERE g.job = {job} AND g.state = 'running' AND g.exclusive)"
+            )
         } else {
             format!("AND job = {job}")
         };

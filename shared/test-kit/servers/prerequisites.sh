@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# prerequisites.sh build | test: installs what is missing, where that is possible; else names the command that does.
+set -euo pipefail
+
+packages=()
+need() { # PACKAGE COMMAND-OR-FILE
+    { [ -e "$2" ] || command -v "$2" > /dev/null; } || packages+=("$1")
+}
+
+need build-essential cc
+need build-essential make
+need pkg-config pkg-config
+[ -e /usr/include/openssl/ssl.h ] || packages+=(libssl-dev)
+[ -e /usr/include/zlib.h ] || packages+=(zlib1g-dev)
+if [ "${1:-build}" = test ]; then
+    ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 || packages+=(postgresql)
+    need maven mvn
+    need default-jre-headless java
+    need util-linux setpriv
+    need python3 python3
+    need curl curl
+fi
+
+if ! command -v cargo > /dev/null; then
+    echo "Rust is missing; install it as https://rustup.rs says" >&2
+    exit 1
+fi
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+install="apt-get install -y --no-install-recommends ${packages[*]}"
+if ! command -v apt-get > /dev/null; then
+    echo "missing: ${packages[*]}; install them with your package manager" >&2
+    exit 1
+elif [ "$(id -u)" = 0 ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    $install -qq > /dev/null
+elif sudo -n true 2> /dev/null; then
+    sudo apt-get update -qq
+    # shellcheck disable=SC2086
+    sudo DEBIAN_FRONTEND=noninteractive $install -qq > /dev/null
+else
+    echo "missing: ${packages[*]}; run: sudo $install" >&2
+    exit 1
+fi
