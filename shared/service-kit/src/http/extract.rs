@@ -75,9 +75,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if depth(bytes) > DEPTH_MAX {
         return Err(Problem::bad("body", format!("the JSON is nested deeper than {DEPTH_MAX} levels")));
     }
-    let mut from = serde_json::Deserializer::from_slice(bytes);
-    let value: Value = serde_path_to_error::deserialize(&mut from).map_err(|error| refused(&error, "body"))?;
-    from.end().map_err(|error| Problem::bad("body", error.to_string()))?;
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| Problem::bad("body", error.to_string()))?;
     if let Some(path) = nul(&value, String::new()) {
         return Err(Problem::bad(path, "text must not contain NUL characters"));
     }
