@@ -1,0 +1,53 @@
+# The front door for people. `make` alone tells what there is.
+.DEFAULT_GOAL := help
+SHELL := bash
+servers := shared/test-kit/servers
+args ?=
+
+.PHONY: help run demo test test-keycloak build fmt lint tidy bench docs services-up services-down
+
+help: ## What there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+run: build ## Start the whole platform on embedded defaults (SQLite, embedded event log) under ./data
+	@exec target/debug/belfry up $(args)
+
+demo: build ## The same with a small story: posts due in a few seconds
+	@deploy/demo.sh target/debug/belfry
+
+build: ## Install what building needs, and build
+	@$(servers)/prerequisites.sh build
+	@cargo build --quiet --package belfry --package blog
+
+test: ## Set up everything the tests need (PostgreSQL, Kafka) and run them all
+	@$(servers)/prerequisites.sh test
+	@$(servers)/with-servers.sh cargo test --workspace $(args)
+
+test-keycloak: ## Tokens of a real Keycloak
+	@$(servers)/prerequisites.sh test
+	@$(servers)/with-keycloak.sh cargo test --package service-kit --test it -- --ignored keycloak
+
+fmt: ## Format
+	@cargo fmt --all
+
+lint: ## Format check and lints
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+
+tidy: ## Is the house in order
+	@cargo test --package test-kit --test tidy
+
+bench: ## Figures, as ratios to limits measured in the same run
+	@$(servers)/prerequisites.sh test
+	@cargo build --quiet --release --package blog --package belfry
+	@BELFRY_POSTGRES=durable $(servers)/with-servers.sh cargo bench --package blog
+
+docs: ## Write the generated pages anew
+	@BLESS=1 cargo test --quiet --package belfry --package events catalogue
+
+services-up: ## A private PostgreSQL and Kafka for development; prints what to export
+	@$(servers)/prerequisites.sh test
+	@$(servers)/development.sh up
+
+services-down: ## End them
+	@$(servers)/development.sh down

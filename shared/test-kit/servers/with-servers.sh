@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# with-servers.sh COMMAND...: runs COMMAND beside a private PostgreSQL and Kafka. They end when this script ends, also
+# by kill -9. COMMAND finds them in DATABASE_URL and KAFKA_BROKERS. BELFRY_POSTGRES=durable keeps fsync on.
+set -euo pipefail
+. "$(dirname "$(readlink -f "$0")")/common.sh"
+find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'belfry-servers.*' -mmin +180 -exec rm -rf {} + 2> /dev/null || true
+"$servers/kafka.sh" fetch
+dir=$(mktemp -d "${TMPDIR:-/tmp}/belfry-servers.XXXXXX")
+chmod 711 "$dir"
+read -r postgres kafka controller <<< "$(free_ports 3)"
+"$servers/postgres.sh" "$dir/postgres" "$postgres" "${BELFRY_POSTGRES:-fast}" & postgres_pid=$!
+"$servers/kafka.sh" run "$dir/kafka" "$kafka" "$controller" & kafka_pid=$!
+command=
+finish() {
+    local code=$?
+    trap - EXIT INT TERM HUP
+    set +e
+    [ -z "$command" ] || kill -TERM "$command" 2> /dev/null
+    kill -INT "$postgres_pid" 2> /dev/null
+    kill -KILL "$kafka_pid" 2> /dev/null
+    wait 2> /dev/null
+    rm -rf "$dir"
+    exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+mkdir -p "$dir/postgres" "$dir/kafka"
+touch "$dir/postgres/log" "$dir/kafka/log"
+until_answers "$postgres" "$postgres_pid" "$dir/postgres/log" "$dir"/postgres/initdb.log
+until_answers "$kafka" "$kafka_pid" "$dir/kafka/log"
+export DATABASE_URL="postgres://postgres@127.0.0.1:$postgres/postgres" KAFKA_BROKERS="127.0.0.1:$kafka"
+export BELFRY_SERVERS="$dir" BELFRY_POSTGRES_PID="$postgres_pid" BELFRY_KAFKA_PID="$kafka_pid"
+"$@" & command=$! # in the background, so that a signal is handled at once
+code=0
+wait "$command" || code=$?
+command=
+exit "$code"
