@@ -26,14 +26,12 @@ fn wanted(services: &Services) -> Result<Vec<Service>, ExitCode> {
     }
     let mut found = Vec::new();
     for name in &services.services {
-        match all().into_iter().find(|service| service.name == name) {
-            Some(service) => found.push(service),
-            None => {
-                let names: Vec<&str> = all().iter().map(|service| service.name).collect();
-                complain(&format!("--services: there is no service {name:?}; there are {}", names.join(", ")));
-                return Err(ExitCode::from(USAGE));
-            }
-        }
+        let Some(service) = all().into_iter().find(|service| service.name == name) else {
+            let names: Vec<&str> = all().iter().map(|service| service.name).collect();
+            complain(&format!("--services: there is no service {name:?}; there are {}", names.join(", ")));
+            return Err(ExitCode::from(USAGE));
+        };
+        found.push(service);
     }
     Ok(found)
 }

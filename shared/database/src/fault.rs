@@ -33,11 +33,10 @@ impl From<DbErr> for Fault {
     fn from(error: DbErr) -> Self {
         let text = error.to_string();
         let source = match &error {
-            DbErr::ConnectionAcquire(_) => return Self::Unavailable(text),
             DbErr::Conn(RuntimeErr::SqlxError(source))
             | DbErr::Exec(RuntimeErr::SqlxError(source))
             | DbErr::Query(RuntimeErr::SqlxError(source)) => source,
-            DbErr::Conn(_) => return Self::Unavailable(text),
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return Self::Unavailable(text),
             _ => return Self::Broken(text),
         };
         Self::of(source, text)

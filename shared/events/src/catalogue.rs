@@ -11,7 +11,7 @@ use crate::{
 /// Partitions of a topic unless more are needed.
 const PARTITIONS: i32 = 3;
 /// How long a topic keeps its events.
-const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+const RETENTION: Duration = Duration::from_hours(7 * 24);
 /// Services that forward what they are asked to: every event reaches them.
 const FORWARDERS: &[&str] = &["notification", "webhook", "sse"];
 

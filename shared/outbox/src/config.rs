@@ -24,7 +24,7 @@ impl Default for RelayConfig {
             batch_of_key: 500,
             poll: Duration::from_secs(1),
             lease: Duration::from_secs(15),
-            retention: Duration::from_secs(7 * 24 * 3600),
+            retention: Duration::from_hours(7 * 24),
         }
     }
 }

@@ -126,7 +126,7 @@ impl Relay {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => tracing::warn!(service = %self.service, %fault, "the outbox was not emptied at the stop"),
             Err(_) => {
-                tracing::warn!(service = %self.service, "the broker does not answer; events leave after the next start")
+                tracing::warn!(service = %self.service, "the broker does not answer; events leave after the next start");
             }
         }
         self.resign().await;

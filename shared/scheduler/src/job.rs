@@ -102,10 +102,6 @@ impl<S: Store> Entry<S> {
         self.body.kind()
     }
 
-    pub(crate) fn exclusive(&self, overlap: crate::schedule::Overlap) -> bool {
-        overlap != crate::schedule::Overlap::AllowAll
-    }
-
     /// Whether a dead owner's run goes on in the same row.
     pub(crate) fn resumes(&self) -> bool {
         matches!(self.kind(), Kind::Tick | Kind::Steps | Kind::Local)

@@ -126,7 +126,8 @@ impl Spec {
     /// The digest by which replicas see that they are configured alike.
     pub fn hash(&self) -> String {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        Sha256::digest(&text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        let digest = Sha256::digest(&text);
+        uuid::Uuid::from_slice(&digest[..16]).unwrap_or_default().simple().to_string()
     }
 
     /// The first instant strictly after `after`. Intervals count from `anchor`; `None`: it never comes.

@@ -81,8 +81,8 @@ pub fn main(service: Service) -> ExitCode {
             let options = Options { name: service.name, start: start(embedded) };
             kit::up(vec![service], options)
         }
-        Command::Migrate(embedded) => migrate(&[service.clone()], &start(embedded)),
-        Command::Config(embedded) => show(&[service.clone()], &start(embedded)),
+        Command::Migrate(embedded) => migrate(std::slice::from_ref(&service), &start(embedded)),
+        Command::Config(embedded) => show(std::slice::from_ref(&service), &start(embedded)),
         Command::Healthcheck => healthcheck(service.port + 1000),
     }
 }

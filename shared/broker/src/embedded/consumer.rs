@@ -80,7 +80,9 @@ impl Reader {
         if from == Start::Latest {
             let rows = Sql::of(&log.db).all(&log.db, "SELECT topic, next FROM offsets").await;
             let ends = rows.and_then(|rows| positions(&rows)).map_err(|fault| unavailable(&fault))?;
-            next.iter_mut().for_each(|(topic, next)| *next = ends.get(topic).copied().unwrap_or(0));
+            for (topic, next) in &mut next {
+                *next = ends.get(topic).copied().unwrap_or(0);
+            }
         }
         Ok(Self { log, next })
     }

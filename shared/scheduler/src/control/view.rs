@@ -68,6 +68,7 @@ impl Replicas {
 
 /// A job as operators see it.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the documented JSON")]
 pub struct JobView {
     /// The service.
     pub service: String,

@@ -34,23 +34,19 @@ impl<'a> Instants<'a> {
         if !fires(first) {
             return None;
         }
-        let (those, next) = match &row.spec.schedule {
-            Schedule::Interval { every } => {
-                let every = micros(*every).max(1);
-                let steps = (now - first).num_microseconds().unwrap_or(0) / every;
-                let last = first + TimeDelta::microseconds(every * steps);
-                // Only the last can be held back by its jitter, for a jitter is shorter than the gap.
-                let count = usize::try_from(steps + i64::from(fires(last))).unwrap_or(usize::MAX);
-                let next =
-                    first + TimeDelta::microseconds(every.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)));
-                (Those::Spaced { first, every, count }, Some(next))
-            }
-            _ => {
-                let all = std::iter::successors(Some(first), |at| row.spec.next_after(row.anchor_at, *at));
-                let listed: Vec<Instant> = all.take_while(|at| fires(*at)).take(ENUMERATED_MAX).collect();
-                let next = listed.last().and_then(|last| row.spec.next_after(row.anchor_at, *last));
-                (Those::Listed(listed), next)
-            }
+        let (those, next) = if let Schedule::Interval { every } = &row.spec.schedule {
+            let every = micros(*every).max(1);
+            let steps = (now - first).num_microseconds().unwrap_or(0) / every;
+            let last = first + TimeDelta::microseconds(every * steps);
+            // Only the last can be held back by its jitter, for a jitter is shorter than the gap.
+            let count = usize::try_from(steps + i64::from(fires(last))).unwrap_or(usize::MAX);
+            let next = first + TimeDelta::microseconds(every.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)));
+            (Those::Spaced { first, every, count }, Some(next))
+        } else {
+            let all = std::iter::successors(Some(first), |at| row.spec.next_after(row.anchor_at, *at));
+            let listed: Vec<Instant> = all.take_while(|at| fires(*at)).take(ENUMERATED_MAX).collect();
+            let next = listed.last().and_then(|last| row.spec.next_after(row.anchor_at, *last));
+            (Those::Listed(listed), next)
         };
         Some(Self { row, those, next })
     }

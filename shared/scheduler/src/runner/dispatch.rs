@@ -26,6 +26,7 @@ use crate::{
         mail::{CHANGED, LOOK, Mail, NUDGED},
         upkeep::Observed,
     },
+    schedule::Overlap,
     store::{Decided, Nudge, QueueOf, Store},
 };
 
@@ -360,7 +361,7 @@ impl<S: Store> Dispatcher<S> {
             .filter(|job| self.jobs[**job].settings.enabled)
             .filter_map(|job| {
                 let overlap = self.states[*job].row.as_ref()?.spec.overlap;
-                let exclusive = self.jobs[*job].exclusive(overlap);
+                let exclusive = overlap != Overlap::AllowAll;
                 Some(QueueOf { job: self.jobs[*job].name.clone(), exclusive })
             })
             .collect();

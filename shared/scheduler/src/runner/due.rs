@@ -16,6 +16,7 @@ const RESCUED_MS: i64 = 1_000;
 
 /// What the runner knows of one job's due rows.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "reading, passing, again and hinted are told apart by name")]
 pub(crate) struct DueState {
     /// When the next row falls due.
     next: Option<Instant>,

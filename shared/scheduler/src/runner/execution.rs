@@ -32,13 +32,16 @@ const REACT: Duration = Duration::from_secs(2);
 /// and how long before its database session is ended.
 const KILL: Duration = Duration::from_secs(5);
 
+/// Runs by id: the job, the epoch, the watch.
+type InHand = HashMap<Uuid, (usize, i64, Arc<Watch>)>;
+
 /// What is going on in this process.
 pub(crate) struct Executions<S: Store> {
     env: Arc<Env<S>>,
     jobs: Arc<Vec<Entry<S>>>,
     mail: mpsc::UnboundedSender<Mail>,
     tracker: TaskTracker,
-    running: Mutex<HashMap<Uuid, (usize, i64, Arc<Watch>)>>,
+    running: Mutex<InHand>,
     stuck: AtomicUsize,
     work_threads: usize,
     exhausted: Notify,
@@ -56,7 +59,7 @@ impl<S: Store> Executions<S> {
         Self { env, jobs, mail, tracker, running, stuck, work_threads, exhausted }
     }
 
-    fn with<T>(&self, with: impl FnOnce(&mut HashMap<Uuid, (usize, i64, Arc<Watch>)>) -> T) -> T {
+    fn with<T>(&self, with: impl FnOnce(&mut InHand) -> T) -> T {
         with(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -45,7 +45,7 @@ struct State {
 
 /// What a write replaced, for rolling back.
 enum Undo {
-    Schedule(String, Option<ScheduleRow>),
+    Schedule(String, Option<Box<ScheduleRow>>),
     Run(Uuid, Option<Box<Stored>>),
     Failure((String, Uuid), Option<FailureRow>),
     Row(String, Uuid, Option<DueRow>),
@@ -88,7 +88,7 @@ impl MemoryTx {
     fn put_schedule(&mut self, row: ScheduleRow) {
         let key = row.job.clone();
         let old = self.state.schedules.insert(key.clone(), row);
-        self.undo.push(Undo::Schedule(key, old));
+        self.undo.push(Undo::Schedule(key, old.map(Box::new)));
     }
 
     fn put_run(&mut self, stored: Stored) {
@@ -138,7 +138,7 @@ impl Drop for MemoryTx {
         while let Some(undo) = self.undo.pop() {
             let state = &mut *self.state;
             match undo {
-                Undo::Schedule(key, old) => restore(&mut state.schedules, key, old),
+                Undo::Schedule(key, old) => restore(&mut state.schedules, key, old.map(|old| *old)),
                 Undo::Run(key, old) => restore(&mut state.runs, key, old.map(|old| *old)),
                 Undo::Failure(key, old) => restore(&mut state.failures, key, old),
                 Undo::Row(table, key, old) => restore(state.tables.entry(table).or_default(), key, old),

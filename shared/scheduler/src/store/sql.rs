@@ -232,9 +232,8 @@ fn classify(error: &DbErr) -> StoreError {
     use sea_orm::RuntimeErr::SqlxError;
     let text = error.to_string();
     let source = match error {
-        DbErr::ConnectionAcquire(_) => return StoreError::Unavailable(text),
         DbErr::Conn(SqlxError(source)) | DbErr::Exec(SqlxError(source)) | DbErr::Query(SqlxError(source)) => source,
-        DbErr::Conn(_) => return StoreError::Unavailable(text),
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return StoreError::Unavailable(text),
         _ => return StoreError::Broken(text),
     };
     let sqlx::Error::Database(database) = source.as_ref() else {
@@ -250,9 +249,8 @@ fn classify(error: &DbErr) -> StoreError {
     };
     let code = database.code().unwrap_or_default();
     match code.as_ref() {
-        "40001" | "40P01" => StoreError::Again(text),
         // A unique violation inside a store's operation is a race that another one won.
-        "23505" => StoreError::Again(text),
+        "40001" | "40P01" | "23505" => StoreError::Again(text),
         "42P01" | "3F000" => StoreError::NotMigrated(text),
         "55P03" | "57014" | "25P03" | "25P02" => StoreError::Unavailable(text),
         code if code.starts_with("53") || code.starts_with("57P") || code.starts_with("08") => {

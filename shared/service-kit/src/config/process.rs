@@ -134,7 +134,7 @@ impl Taking<'_> {
 
     fn refuse(&mut self, name: &str, value: &str, expected: impl Into<String>) {
         let hidden = PROCESS_VARIABLES.iter().any(|variable| variable.name == name && variable.secret);
-        let value = if hidden { "(hidden)" } else { value };
+        let value = if hidden && !value.is_empty() { "(hidden)" } else { value };
         self.wrong.push(Invalid { variable: name.to_owned(), value: value.to_owned(), expected: expected.into() });
     }
 

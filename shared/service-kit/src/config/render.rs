@@ -1,7 +1,5 @@
 //! The catalogue of variables as text: `.env.example`, the documentation, and what is in force.
 
-use std::fmt::Write;
-
 use scheduler::config::KNOWN;
 
 use super::{Config, PROCESS_VARIABLES};
@@ -20,19 +18,19 @@ pub fn example(services: &[Service]) -> String {
         String::from("# Every variable with its default. Copy to .env and change what you need.\n\n# The process\n");
     for variable in PROCESS_VARIABLES {
         let value = if variable.default.contains(' ') { "" } else { variable.default };
-        let _ = writeln!(text, "# {}\n#{}={value}", variable.meaning, variable.name);
+        line(&mut text, &format!("# {}\n#{}={value}", variable.meaning, variable.name));
     }
     for service in services {
-        let _ = writeln!(text, "\n# {}: {}", service.name, service.about);
+        line(&mut text, &format!("\n# {}: {}", service.name, service.about));
         for variable in service.variables {
-            let _ = writeln!(text, "# {}\n#{}={}", variable.meaning, variable.name, variable.default);
+            line(&mut text, &format!("# {}\n#{}={}", variable.meaning, variable.name, variable.default));
         }
         for job in service.jobs {
-            let _ = writeln!(text, "\n# {}/{}: {}", service.name, job.name, job.description);
+            line(&mut text, &format!("\n# {}/{}: {}", service.name, job.name, job.description));
             for known in KNOWN {
                 let default = default_of(job, known.suffix, known.default);
                 let value = if default.contains(' ') { String::new() } else { default };
-                let _ = writeln!(text, "# {}\n#{}{}={value}", known.meaning, job.prefix, known.suffix);
+                line(&mut text, &format!("# {}\n#{}{}={value}", known.meaning, job.prefix, known.suffix));
             }
         }
     }
@@ -47,23 +45,28 @@ pub fn documentation(services: &[Service]) -> String {
          ## The process\n\n| variable | default | meaning |\n|---|---|---|\n",
     );
     for variable in PROCESS_VARIABLES {
-        let _ = writeln!(text, "| `{}` | {} | {} |", variable.name, shown(variable.default), variable.meaning);
+        line(&mut text, &format!("| `{}` | {} | {} |", variable.name, shown(variable.default), variable.meaning));
     }
     for service in services {
-        let _ = writeln!(text, "\n## {}\n\n{}.\n", service.name, service.about);
+        line(&mut text, &format!("\n## {}\n\n{}.\n", service.name, service.about));
         if !service.variables.is_empty() {
             text.push_str("| variable | default | meaning |\n|---|---|---|\n");
             for variable in service.variables {
-                let _ = writeln!(text, "| `{}` | {} | {} |", variable.name, shown(variable.default), variable.meaning);
+                line(
+                    &mut text,
+                    &format!("| `{}` | {} | {} |", variable.name, shown(variable.default), variable.meaning),
+                );
             }
         }
         for job in service.jobs {
-            let _ = writeln!(text, "\n### {}/{}\n\n{}.\n", service.name, job.name, job.description);
+            line(&mut text, &format!("\n### {}/{}\n\n{}.\n", service.name, job.name, job.description));
             text.push_str("| variable | default | meaning |\n|---|---|---|\n");
             for known in KNOWN {
                 let default = default_of(job, known.suffix, known.default);
-                let _ =
-                    writeln!(text, "| `{}{}` | {} | {} |", job.prefix, known.suffix, shown(&default), known.meaning);
+                line(
+                    &mut text,
+                    &format!("| `{}{}` | {} | {} |", job.prefix, known.suffix, shown(&default), known.meaning),
+                );
             }
         }
     }
@@ -104,19 +107,21 @@ pub fn effective(config: &Config, services: &[Service]) -> String {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", process.otlp_endpoint.clone().unwrap_or_else(|| "(not set)".to_owned())),
     ];
     for (name, value) in lines {
-        let _ = writeln!(text, "{name} = {value}");
+        line(&mut text, &format!("{name} = {value}"));
     }
     for service in services {
         for job in service.jobs {
             if let Some(settings) = config.jobs.get(&(service.name, job.name)) {
-                let _ = writeln!(
-                    text,
-                    "{}/{} = {}, {}, run on start {}",
-                    service.name,
-                    job.name,
-                    if settings.enabled { "enabled" } else { "disabled" },
-                    settings.spec.schedule,
-                    settings.run_on_start
+                line(
+                    &mut text,
+                    &format!(
+                        "{}/{} = {}, {}, run on start {}",
+                        service.name,
+                        job.name,
+                        if settings.enabled { "enabled" } else { "disabled" },
+                        settings.spec.schedule,
+                        settings.run_on_start
+                    ),
                 );
             }
         }
@@ -130,4 +135,9 @@ fn redacted(url: &str) -> String {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
         _ => url.to_owned(),
     }
+}
+
+fn line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
 }

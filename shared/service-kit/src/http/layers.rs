@@ -31,6 +31,9 @@ const TIME_MAX: Duration = Duration::from_secs(30);
 /// Callers a rate limit remembers before it forgets those that are within it.
 const CALLERS_MAX: usize = 100_000;
 
+/// Told the service after each change.
+pub type Changed = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What the layers need.
 #[derive(Clone)]
 pub struct Layers {
@@ -41,7 +44,7 @@ pub struct Layers {
     /// Who may ask.
     pub access: Arc<auth::Access>,
     /// Called after every change that was answered with 2xx.
-    pub changed: Arc<dyn Fn(&str) + Send + Sync>,
+    pub changed: Changed,
 }
 
 struct Limits {
@@ -172,11 +175,7 @@ async fn keep_whole(request: Request, next: Next) -> Response {
 }
 
 /// After a change was committed, due rows and events may wait: the process looks. Handlers need not think of it.
-async fn tell_of_changes(
-    State(changed): State<Arc<dyn Fn(&str) + Send + Sync>>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn tell_of_changes(State(changed): State<Changed>, request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let service = request
         .uri()

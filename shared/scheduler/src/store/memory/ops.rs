@@ -198,7 +198,9 @@ impl Store for MemoryStore {
     ) -> Result<Recovered, StoreError> {
         self.atomically(|tx| {
             let mut recovered = Recovered::default();
-            jobs.iter().for_each(|recovery| tx.recover(recovery, stale, owner, lease, &mut recovered));
+            for recovery in jobs {
+                tx.recover(recovery, stale, owner, lease, &mut recovered);
+            }
             Ok(recovered)
         })
         .await
@@ -425,7 +427,9 @@ impl Store for MemoryStore {
     }
 
     async fn clear_failures(&self, tx: &mut MemoryTx, job: &str, rows: &[Uuid]) -> Result<(), StoreError> {
-        rows.iter().for_each(|row| tx.remove_failure(job, *row));
+        for row in rows {
+            tx.remove_failure(job, *row);
+        }
         Ok(())
     }
 
