@@ -4,7 +4,7 @@ mod assemble;
 mod ready;
 mod runtimes;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use scheduler::{Running, Stopped, store::sql::SqlStore};
 use tokio_util::sync::CancellationToken;
@@ -87,6 +87,7 @@ async fn serve(
 ) -> anyhow::Result<u8> {
     let Assembled { public, admin, listener, admin_listener, schedulers, supervisor, health, relay_stop } = assembled;
     let mut signals = Signals::listen()?;
+    let (http_addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
     let grace = config.process.grace;
     let drain = grace.mul_f64(0.6);
     let supervisor = Arc::new(supervisor);
@@ -94,7 +95,7 @@ async fn serve(
     let admin_stop = CancellationToken::new();
     let operations =
         runtimes.keep.spawn(server::serve(admin_listener, admin, admin_stop.clone(), Duration::from_secs(1)));
-    announce(config);
+    announce(config, http_addr, admin_addr);
     let failed = tokio::select! {
         () = signals.asked() => None,
         which = supervisor.failed() => Some(which),
@@ -154,17 +155,16 @@ async fn stop_all(schedulers: Vec<Running<SqlStore>>, grace: Duration) -> Stoppe
 }
 
 /// Where to look, and three lines to try.
-fn announce(config: &Config) {
+fn announce(config: &Config, http: SocketAddr, admin: SocketAddr) {
     let process = &config.process;
     let kafka =
         process.kafka.as_ref().map_or("the embedded log (one machine; not for production)".to_owned(), |kafka| {
             format!("Kafka at {}", kafka.brokers)
         });
-    tracing::info!(http = %process.http_addr, admin = %process.admin_addr, events = kafka, "up");
+    tracing::info!(%http, %admin, events = kafka, "up");
     if process.log_format == config::LogFormat::Json {
         return;
     }
-    let (http, admin) = (process.http_addr, process.admin_addr);
     let text = format!(
         "\n  API        http://{http}/docs\n  jobs       http://{admin}/admin/v1/jobs\n  metrics    http://{admin}/metrics\n  \
          events     {kafka}\n\n  curl http://{http}/api/blog/posts\n  \

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
 };
 
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
@@ -43,7 +43,12 @@ pub fn begin(process: &Process, name: &str) -> anyhow::Result<Telemetry> {
         Targets::new().with_default(LevelFilter::OFF).with_targets(OURS.iter().map(|name| (*name, LevelFilter::INFO))),
     );
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match process.log_format {
-        LogFormat::Human => Box::new(tracing_subscriber::fmt::layer().with_target(false).with_writer(Escaped)),
+        LogFormat::Human => Box::new(
+            tracing_subscriber::fmt::layer()
+                .with_target(false)
+                .with_ansi(io::stdout().is_terminal())
+                .with_writer(Escaped),
+        ),
         LogFormat::Json => Box::new(
             tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false),
         ),

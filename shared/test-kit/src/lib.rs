@@ -1,1 +1,25 @@
-//! test-kit
+//! What tests stand on: a real PostgreSQL, Kafka and SQLite, services as processes, one bounded wait.
+//!
+//! Only ever a dev-dependency. The servers are those of `make test` (`DATABASE_URL`, `KAFKA_BROKERS`).
+
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot go on panics; that is how it tells"
+)]
+
+mod eventually;
+mod home;
+mod http;
+mod process;
+mod recorded;
+
+pub use scheduler::clock::ManualClock;
+
+pub use self::{
+    eventually::{eventually, eventually_within},
+    home::{Home, database, kafka},
+    http::{Answer, Client},
+    process::{Process, Signal},
+    recorded::Recorded,
+};
