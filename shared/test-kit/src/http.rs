@@ -34,7 +34,7 @@ impl Answer {
     ///
     /// # Panics
     /// When it has another.
-    #[must_use]
+    #[expect(clippy::return_self_not_must_use, reason = "often the status is all a test asks for")]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self

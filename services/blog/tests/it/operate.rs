@@ -101,7 +101,8 @@ async fn a_page_in_a_browser_may_not_use_the_operations_listener() {
 async fn a_token_is_asked_for_where_one_is_set() {
     let home = Home::embedded();
     let blog = Process::start(BLOG, &home, &[("ADMIN_TOKEN", "let-me-in")]).ready().await;
-    let ask = |token: &'static str| blog.admin.send(Method::GET, "/admin/v1/jobs", &[("authorization", token)], None);
+    let ask =
+        async |token: &str| blog.admin.send(Method::GET, "/admin/v1/jobs", &[("authorization", token)], None).await;
     let refused = blog.admin.get("/admin/v1/jobs").await.expect(401);
     assert_eq!(refused.header("www-authenticate"), "Bearer");
     ask("Bearer let-me-out").await.expect(401);
