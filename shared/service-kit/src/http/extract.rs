@@ -88,7 +88,12 @@ fn refused<E: std::error::Error>(error: &serde_path_to_error::Error<E>, whole: &
     // serde names an unknown field in its message; the path is then that of the object around it.
     let named = ["unknown field `", "missing field `"].iter().find_map(|start| {
         let name = message.split_once(start)?.1.split('`').next()?;
-        Some(if path == "." || path.ends_with(name) { name.to_owned() } else { format!("{path}.{name}") })
+        let last = path.rsplit('.').next().unwrap_or_default();
+        Some(match path.as_str() {
+            "." => name.to_owned(),
+            whole if last == name => whole.to_owned(),
+            around => format!("{around}.{name}"),
+        })
     });
     let field = named.unwrap_or(if path == "." { whole.to_owned() } else { path });
     Problem::bad(field, message)
