@@ -1,1 +1,133 @@
 //! Tables of instants across clock changes, and what holds for every schedule.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(text: &str) -> Instant {
+    text.parse().unwrap()
+}
+
+fn cron(expression: &str, zone: &str, dst: Dst) -> Spec {
+    Spec::new(Schedule::Cron { expression: expression.to_owned(), zone: zone.to_owned(), dst })
+}
+
+fn firings(spec: &Spec, from: &str, count: usize) -> Vec<String> {
+    let first = spec.next_after(at(from), at(from));
+    let all = std::iter::successors(first, |last| spec.next_after(at(from), *last));
+    all.take(count).map(|at| at.format("%m-%dT%H:%MZ").to_string()).collect()
+}
+
+#[test]
+fn vixie_runs_a_fixed_time_of_the_gap_right_after_it_and_of_the_overlap_once() {
+    // New York 2026: the clock jumps from 02:00 to 03:00 on March 8 and back from 02:00 to 01:00 on November 1.
+    let table: &[(&str, &str, &[&str])] = &[
+        ("30 2 * * *", "2026-03-07T00:00:00Z", &["03-07T07:30Z", "03-08T07:00Z", "03-09T06:30Z"]),
+        ("30 1 * * *", "2026-10-31T12:00:00Z", &["11-01T05:30Z", "11-02T06:30Z"]),
+        ("*/30 * * * *", "2026-11-01T05:00:00Z", &["11-01T05:30Z", "11-01T06:00Z", "11-01T06:30Z", "11-01T07:00Z"]),
+    ];
+    for (expression, from, expected) in table {
+        let spec = cron(expression, "America/New_York", Dst::Vixie);
+        assert_eq!(firings(&spec, from, expected.len()), *expected, "{expression}");
+    }
+}
+
+#[test]
+fn literal_goes_by_the_wall_clock_twice_in_the_overlap_and_never_in_the_gap() {
+    let table: &[(&str, &str, &str, &[&str])] = &[
+        ("30 2 * * *", "America/New_York", "2026-03-07T00:00:00Z", &["03-07T07:30Z", "03-09T06:30Z"]),
+        ("30 1 * * *", "America/New_York", "2026-10-31T12:00:00Z", &["11-01T05:30Z", "11-01T06:30Z", "11-02T06:30Z"]),
+        (
+            "15 * * * *",
+            "America/New_York",
+            "2026-11-01T04:00:00Z",
+            &["11-01T04:15Z", "11-01T05:15Z", "11-01T06:15Z", "11-01T07:15Z"],
+        ),
+        // Lord Howe changes by half an hour: 02:00 becomes 01:30 on April 5, 2026.
+        (
+            "45 1 * * *",
+            "Australia/Lord_Howe",
+            "2026-04-04T00:00:00Z",
+            &["04-04T14:45Z", "04-04T15:15Z", "04-05T15:15Z"],
+        ),
+    ];
+    for (expression, zone, from, expected) in table {
+        let spec = cron(expression, zone, Dst::Literal);
+        assert_eq!(firings(&spec, from, expected.len()), *expected, "{expression} {zone}");
+    }
+}
+
+#[test]
+fn a_change_at_midnight_loses_no_day() {
+    // Cairo jumps from 00:00 to 01:00 on April 24, 2026.
+    let spec = cron("0 0 * * *", "Africa/Cairo", Dst::Vixie);
+    assert_eq!(firings(&spec, "2026-04-22T00:00:00Z", 3), ["04-22T22:00Z", "04-23T22:00Z", "04-24T21:00Z"]);
+}
+
+#[test]
+fn names_macros_seconds_and_special_days_are_understood() {
+    let table = [
+        ("@daily", "2026-01-01T12:00:00Z", "01-02T00:00Z"),
+        ("0 9 * * MON", "2026-01-01T12:00:00Z", "01-05T09:00Z"),
+        ("0 0 L * *", "2026-02-01T12:00:00Z", "02-28T00:00Z"),
+        ("0 0 * * FRI#2", "2026-01-01T12:00:00Z", "01-09T00:00Z"),
+        ("0 0 15W * *", "2026-02-01T12:00:00Z", "02-16T00:00Z"),
+        ("30 0 0 1 JAN *", "2026-02-01T12:00:00Z", "01-01T00:00Z"),
+    ];
+    for (expression, from, expected) in table {
+        assert_eq!(firings(&cron(expression, "UTC", Dst::Vixie), from, 1), [expected], "{expression}");
+    }
+}
+
+#[test]
+fn what_never_fires_or_cannot_be_read_is_refused() {
+    for (expression, zone) in [("0 0 30 2 *", "UTC"), ("61 * * * *", "UTC"), ("", "UTC"), ("* * * * *", "Atlantis")] {
+        assert!(validate(expression, zone).is_err(), "{expression} {zone}");
+    }
+    assert_eq!(
+        cron("0 0 30 2 *", "UTC", Dst::Vixie).next_after(at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z")),
+        None
+    );
+}
+
+#[test]
+fn the_rules_of_time_zones_are_our_own_and_new() {
+    assert!(tzdata_version() >= "2026", "{}", tzdata_version());
+}
+
+#[test]
+fn equal_specs_have_equal_digests_and_others_do_not() {
+    let five = Spec::every(Duration::from_secs(300));
+    assert_eq!(five.hash(), Spec::every(Duration::from_secs(300)).hash());
+    assert_ne!(five.hash(), Spec::every(Duration::from_secs(301)).hash());
+    assert_ne!(five.hash(), Spec { tzdata: "2020a".to_owned(), ..five.clone() }.hash());
+    let read: Spec = serde_json::from_value(serde_json::to_value(&five).unwrap()).unwrap();
+    assert_eq!(read, five);
+}
+
+proptest! {
+    #[test]
+    fn an_interval_keeps_its_phase_whatever_it_is_asked_after(every_ms in 1_u64..10_000_000, after_ms in -1_000_000_000_i64..1_000_000_000) {
+        let anchor = at("2026-06-01T00:00:00.123456Z");
+        let spec = Spec::every(Duration::from_millis(every_ms));
+        let after = anchor + chrono::TimeDelta::milliseconds(after_ms);
+        let next = spec.next_after(anchor, after).unwrap();
+        let every = i64::try_from(every_ms).unwrap() * 1000;
+        prop_assert!(next > after);
+        prop_assert!((next - after).num_microseconds().unwrap() <= every);
+        prop_assert_eq!((next - anchor).num_microseconds().unwrap().rem_euclid(every), 0);
+    }
+
+    #[test]
+    fn a_jitter_is_always_the_same_and_never_reaches_the_next_instant(every_ms in 2_u64..1_000_000, jitter_ms in 0_u64..2_000_000, k in 0_i64..1_000) {
+        let anchor = at("2026-06-01T00:00:00Z");
+        let spec = Spec { jitter: Duration::from_millis(jitter_ms), ..Spec::every(Duration::from_millis(every_ms)) };
+        let every = chrono::TimeDelta::milliseconds(i64::try_from(every_ms).unwrap());
+        let nominal = anchor + every * i32::try_from(k).unwrap();
+        let fire = spec.fire_at("job", anchor, nominal);
+        prop_assert!(fire >= nominal && fire < nominal + every);
+        prop_assert_eq!(fire, spec.fire_at("job", anchor, nominal));
+    }
+}
