@@ -1,0 +1,6 @@
+//! One suite for the three stores, and stories of the runner on them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics; that is how it tells")]
+
+mod conformance;
+mod world;
