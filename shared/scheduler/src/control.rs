@@ -209,7 +209,8 @@ impl<S: Store> Control<S> {
     /// Tells this process and the others that the job's row or queue changed.
     async fn tell(&self, job: usize) {
         self.hints.give(job, mail::LOOK | mail::CHANGED);
-        let nudge = Nudge { job: self.jobs[job].name.clone(), due: None };
+        let (job, by) = (self.jobs[job].name.clone(), self.env.replica.clone());
+        let nudge = Nudge { job, due: None, by };
         if let Err(error) = self.env.store.nudge(&nudge).await {
             tracing::debug!(job = %nudge.job, %error, "other replicas were not told; they look every 5 s");
         }

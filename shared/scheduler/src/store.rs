@@ -134,6 +134,8 @@ pub struct Nudge {
     pub job: String,
     /// When something falls due; `None`: look now.
     pub due: Option<Instant>,
+    /// The replica that says so; it knows already.
+    pub by: String,
 }
 
 /// How a job's runs overlap in the ledger.

@@ -193,7 +193,8 @@ impl<S: Store> Dispatcher<S> {
         match due {
             Ok(due) => {
                 if self.states[job].due.read(due, now, hinted) {
-                    let (env, nudge) = (Arc::clone(&self.env), Nudge { job: self.jobs[job].name.clone(), due });
+                    let (job, by) = (self.jobs[job].name.clone(), self.env.replica.clone());
+                    let (env, nudge) = (Arc::clone(&self.env), Nudge { job, due, by });
                     self.tracker.spawn(async move {
                         if let Err(error) = env.store.nudge(&nudge).await {
                             tracing::debug!(job = %nudge.job, %error, "other replicas were not told; they look every 5 s");

@@ -20,6 +20,8 @@ const RESCUED_MS: i64 = 1_000;
 pub(crate) struct DueState {
     /// When the next row falls due.
     next: Option<Instant>,
+    /// `next` lay ahead when it was read, so its time wakes the pass, whatever hints come meanwhile.
+    foreseen: bool,
     /// What will have woken the pass.
     wake: Option<Wake>,
     /// Read the next due time at this monotonic moment.
@@ -66,8 +68,8 @@ impl DueState {
     pub(crate) fn read(&mut self, due: Option<Instant>, now: Instant, hinted: bool) -> bool {
         self.reading = false;
         self.next = due;
-        let hint_ended = due.is_none_or(|due| due > now);
-        if hint_ended {
+        self.foreseen = due.is_some_and(|due| due > now);
+        if self.foreseen || due.is_none() {
             self.wake = None;
         }
         if self.announced.is_some_and(|announced| announced <= now) {
@@ -131,7 +133,8 @@ impl DueState {
         if enabled && due {
             self.next = None;
             self.passing = true;
-            return Some(Do::Pass(self.wake.take().unwrap_or(Wake::Due)));
+            let hinted = self.wake.take().filter(|_| !self.foreseen);
+            return Some(Do::Pass(hinted.unwrap_or(Wake::Due)));
         }
         None
     }

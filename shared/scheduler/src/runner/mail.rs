@@ -83,8 +83,9 @@ pub(crate) async fn listen<S: Store>(
         };
         match nudge {
             _ if !listening => {}
+            Ok(nudge) if nudge.by == env.replica => {}
             Ok(Nudge { job, .. }) if job == EVERY_JOB => hints.give_all(NUDGED | LOOK),
-            Ok(Nudge { job, due }) => {
+            Ok(Nudge { job, due, .. }) => {
                 if let Some(job) = index.get(&job) {
                     hints.give(*job, if due.is_some() { NUDGED } else { NUDGED | LOOK });
                 }

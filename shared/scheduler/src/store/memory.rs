@@ -1,15 +1,23 @@
 //! The store in memory: deterministic, for simulation, for tests, and for jobs that live on one replica.
 
 mod decide;
+mod effects;
 mod ops;
 mod table;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::{Mutex, OwnedMutexGuard, broadcast};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
-pub use self::table::{DueRow, DueTable};
+pub use self::{
+    effects::MemoryTx,
+    table::{DueRow, DueTable},
+};
 use crate::{
     Instant, StoreError,
     clock::Clock,
@@ -41,6 +49,13 @@ struct State {
     replicas: BTreeMap<(String, String), ReplicaRow>,
     failures: BTreeMap<(String, Uuid), FailureRow>,
     tables: BTreeMap<String, BTreeMap<Uuid, DueRow>>,
+    /// Rows that a transaction has locked, and which.
+    locks: BTreeMap<(String, Uuid), u64>,
+    serial: u64,
+}
+
+fn open(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a write replaced, for rolling back.
@@ -51,12 +66,11 @@ enum Undo {
     Row(String, Uuid, Option<DueRow>),
 }
 
-/// A work transaction: it has the store to itself. Dropping it rolls back.
-pub struct MemoryTx {
-    state: OwnedMutexGuard<State>,
+/// One atomic operation: it has the store to itself. Dropping it takes its writes back.
+struct Locked<'a> {
+    state: MutexGuard<'a, State>,
     undo: Vec<Undo>,
-    /// The store's time when it began.
-    pub now: Instant,
+    now: Instant,
 }
 
 impl MemoryStore {
@@ -65,24 +79,38 @@ impl MemoryStore {
         Self { state: Arc::default(), clock, nudges: broadcast::Sender::new(NUDGES) }
     }
 
-    async fn begin_tx(&self) -> MemoryTx {
-        let state = Arc::clone(&self.state).lock_owned().await;
-        MemoryTx { state, undo: Vec::new(), now: self.clock.now() }
+    fn begin_tx(&self) -> MemoryTx {
+        MemoryTx::new(Arc::clone(&self.state), self.clock.now())
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        let now = self.clock.now();
+        Locked::new(open(&self.state), now)
     }
 
     /// One atomic operation: all of it, or (on an error) nothing.
-    async fn atomically<T>(&self, work: impl FnOnce(&mut MemoryTx) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut tx = self.begin_tx().await;
-        let done = work(&mut tx)?;
-        tx.keep();
+    fn atomically<T>(&self, work: impl FnOnce(&mut Locked<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut locked = self.lock();
+        let done = work(&mut locked)?;
+        locked.keep();
         Ok(done)
     }
 }
 
-impl MemoryTx {
+impl<'a> Locked<'a> {
+    fn new(state: MutexGuard<'a, State>, now: Instant) -> Self {
+        Self { state, undo: Vec::new(), now }
+    }
+
     /// Makes the writes last.
     fn keep(mut self) {
         self.undo.clear();
+    }
+
+    fn put_row(&mut self, table: String, row: DueRow) {
+        let id = row.id;
+        let old = self.state.tables.entry(table.clone()).or_default().insert(id, row);
+        self.undo.push(Undo::Row(table, id, old));
     }
 
     fn put_schedule(&mut self, row: ScheduleRow) {
@@ -127,7 +155,7 @@ impl MemoryTx {
     }
 }
 
-impl Drop for MemoryTx {
+impl Drop for Locked<'_> {
     fn drop(&mut self) {
         fn restore<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, old: Option<V>) {
             match old {

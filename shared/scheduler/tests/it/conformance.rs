@@ -459,7 +459,8 @@ mod a_nudge_reaches_whoever_listens {
 
     pub(super) async fn story<S: Store>(store: S, _clock: Arc<ManualClock>) {
         let mut nudges = store.clone().nudges();
-        let nudge = scheduler::store::Nudge { job: JOB.to_owned(), due: Some(store.now().await.unwrap()) };
+        let nudge =
+            scheduler::store::Nudge { job: JOB.to_owned(), due: Some(store.now().await.unwrap()), by: "a".to_owned() };
         store.nudge(&nudge).await.unwrap();
         assert_eq!(nudges.recv().await.unwrap(), nudge);
     }

@@ -3,4 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics; that is how it tells")]
 
 mod conformance;
+mod jobs;
+mod runner;
 mod world;

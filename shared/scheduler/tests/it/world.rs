@@ -155,3 +155,12 @@ pub(crate) async fn decision<S: Store>(store: &S, job: &str, overlap: Overlap, n
         now,
     }
 }
+
+/// Waits until something holds that other threads bring about; panics after 10 s.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "not within 10 s: {what}");
+        tokio::task::yield_now().await;
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{KEY_REMEMBERED, MemoryTx, Stored};
+use super::{KEY_REMEMBERED, Locked, Stored};
 use crate::{
     Instant,
     kinds::Held,
@@ -12,7 +12,7 @@ use crate::{
     store::{Decided, Enqueued, QueueOf, Recovered, Recovery, rules},
 };
 
-impl MemoryTx {
+impl Locked<'_> {
     pub(super) fn decide(&mut self, decision: Decision, owner: &str, lease: Duration) -> Decided {
         let job = decision.job.clone();
         let mut decided = Decided { job: job.clone(), won: false, started: Vec::new(), disturbed: Vec::new() };

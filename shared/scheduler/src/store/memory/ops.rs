@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{MemoryStore, MemoryTx, Stored};
+use super::{Locked, MemoryStore, MemoryTx, Stored, effects::Effect};
 use crate::{
     Instant, StoreError,
     kinds::Held,
@@ -22,7 +22,7 @@ use crate::{
 /// A replica that was not seen for so long is forgotten.
 const FORGET: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
-impl MemoryTx {
+impl Locked<'_> {
     fn announce(&mut self, replica: &str, said: &Announcement) -> Option<ScheduleRow> {
         let now = self.now;
         let hash = said.spec.hash();
@@ -73,29 +73,6 @@ impl MemoryTx {
             row.last_success_at = Some(self.now);
         }
         self.put_schedule(row);
-    }
-
-    fn end(&mut self, held: Held, ending: &Ending) -> bool {
-        let now = self.now;
-        self.change(held, |row| rules::end(row, ending, now))
-    }
-
-    fn window(&mut self, window: &Window) {
-        let now = self.now;
-        let ending = Ending::succeeded(0);
-        let mut stored = self.state.runs.get(&window.run).cloned().unwrap_or_else(|| {
-            let new = window.new_run();
-            let mut row = rules::row(&window.job, new, now);
-            row.started_at = Some(window.started_at);
-            row.owner = Some(window.owner.clone());
-            rules::end(&mut row, &ending, now);
-            Stored { row, exclusive: false }
-        });
-        stored.row.items += window.items;
-        stored.row.passes += 1;
-        stored.row.finished_at = Some(now);
-        stored.row.lateness_ms = stored.row.lateness_ms.max(Some(window.lateness_ms));
-        self.put_run(stored);
     }
 
     fn prune(&mut self, job: &str, keep: Retention) -> u64 {
@@ -156,35 +133,34 @@ impl Store for MemoryStore {
     }
 
     async fn announce(&self, replica: &str, jobs: &[Announcement]) -> Result<Vec<ScheduleRow>, StoreError> {
-        self.atomically(|tx| Ok(jobs.iter().filter_map(|said| tx.announce(replica, said)).collect())).await
+        self.atomically(|tx| Ok(jobs.iter().filter_map(|said| tx.announce(replica, said)).collect()))
     }
 
     async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.lock();
         let wanted = |row: &&ScheduleRow| jobs.is_empty() || jobs.contains(&row.job);
         Ok(tx.state.schedules.values().filter(wanted).cloned().collect())
     }
 
     async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.lock();
         Ok(tx.state.replicas.values().filter(|row| row.job == job).cloned().collect())
     }
 
     async fn decide(&self, decisions: Vec<Decision>, owner: &str, lease: Duration) -> Result<Vec<Decided>, StoreError> {
         self.atomically(|tx| Ok(decisions.into_iter().map(|decision| tx.decide(decision, owner, lease)).collect()))
-            .await
     }
 
     async fn enqueue(&self, job: &str, run: NewRun, limit: u64) -> Result<Enqueued, StoreError> {
-        self.atomically(|tx| Ok(tx.enqueue(job, run, limit))).await
+        self.atomically(|tx| Ok(tx.enqueue(job, run, limit)))
     }
 
     async fn take_queued(&self, jobs: &[QueueOf], owner: &str, lease: Duration) -> Result<Vec<RunRow>, StoreError> {
-        self.atomically(|tx| Ok(jobs.iter().flat_map(|queue| tx.take_queued(queue, owner, lease)).collect())).await
+        self.atomically(|tx| Ok(jobs.iter().flat_map(|queue| tx.take_queued(queue, owner, lease)).collect()))
     }
 
     async fn running(&self, jobs: &[String]) -> Result<Vec<RunRow>, StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.lock();
         let running = |row: &&RunRow| row.state == RunState::Running && jobs.contains(&row.job);
         Ok(tx.state.runs.values().map(|stored| &stored.row).filter(running).cloned().collect())
     }
@@ -203,7 +179,6 @@ impl Store for MemoryStore {
             }
             Ok(recovered)
         })
-        .await
     }
 
     async fn renew(&self, held: &[Held], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
@@ -220,11 +195,10 @@ impl Store for MemoryStore {
             };
             Ok(held.iter().map(renew).collect())
         })
-        .await
     }
 
     async fn finish(&self, held: Held, ending: &Ending) -> Result<bool, StoreError> {
-        self.atomically(|tx| Ok(tx.end(held, ending))).await
+        self.atomically(|tx| Ok(tx.end(held, ending)))
     }
 
     async fn note(&self, job: &str, run: Uuid, outcome: Outcome) -> Result<(), StoreError> {
@@ -232,7 +206,6 @@ impl Store for MemoryStore {
             tx.note(job, run, outcome);
             Ok(())
         })
-        .await
     }
 
     async fn release(&self, held: Held) -> Result<bool, StoreError> {
@@ -240,7 +213,6 @@ impl Store for MemoryStore {
             let now = tx.now;
             Ok(tx.change(held, |row| rules::release(row, now)))
         })
-        .await
     }
 
     async fn fenced(&self, held: Held) -> Result<(), StoreError> {
@@ -252,7 +224,6 @@ impl Store for MemoryStore {
             }
             Ok(())
         })
-        .await
     }
 
     async fn pause(&self, job: &str, pause: &Pause) -> Result<Option<ScheduleRow>, StoreError> {
@@ -263,11 +234,10 @@ impl Store for MemoryStore {
             tx.put_schedule(row.clone());
             Ok(Some(row))
         })
-        .await
     }
 
     async fn resume(&self, job: &str, resume: &Resume) -> Result<bool, StoreError> {
-        self.atomically(|tx| Ok(tx.resume(job, resume))).await
+        self.atomically(|tx| Ok(tx.resume(job, resume)))
     }
 
     async fn set_override(
@@ -287,15 +257,14 @@ impl Store for MemoryStore {
             tx.put_schedule(row);
             Ok(true)
         })
-        .await
     }
 
     async fn run(&self, id: Uuid) -> Result<Option<RunRow>, StoreError> {
-        Ok(self.begin_tx().await.state.runs.get(&id).map(|stored| stored.row.clone()))
+        Ok(self.lock().state.runs.get(&id).map(|stored| stored.row.clone()))
     }
 
     async fn runs(&self, page: &RunPage) -> Result<Vec<RunRow>, StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.lock();
         let rows = tx.state.runs.values().rev().map(|stored| &stored.row);
         let wanted = |row: &&RunRow| {
             row.job == page.job
@@ -306,14 +275,14 @@ impl Store for MemoryStore {
     }
 
     async fn run_at(&self, job: &str, at: Instant) -> Result<Option<RunRow>, StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.lock();
         let rows = tx.state.runs.values().map(|stored| &stored.row);
         let covers = |row: &&RunRow| row.job == job && row.nominal_at.is_some_and(|nominal| nominal <= at);
         Ok(rows.filter(covers).max_by_key(|row| (row.nominal_at, row.id)).cloned())
     }
 
     async fn previous_success(&self, job: &str) -> Result<Option<Instant>, StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.lock();
         let rows = tx.state.runs.values().map(|stored| &stored.row);
         let good = |row: &&RunRow| row.job == job && row.outcome == Some(Outcome::Succeeded);
         Ok(rows.filter(good).filter_map(|row| row.nominal_at).max())
@@ -326,11 +295,10 @@ impl Store for MemoryStore {
             tx.put_failure(row.clone());
             Ok(row)
         })
-        .await
     }
 
     async fn failures(&self, job: &str, after: Option<Uuid>, limit: u64) -> Result<Vec<FailureRow>, StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.lock();
         let rows = tx.state.failures.values().rev();
         let wanted = |row: &&FailureRow| row.job == job && after.is_none_or(|after| row.row_id < after);
         Ok(rows.filter(wanted).take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
@@ -344,32 +312,26 @@ impl Store for MemoryStore {
             tx.put_failure(row);
             Ok(true)
         })
-        .await
     }
 
     async fn next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.lock();
         let rows = tx.state.failures.values().filter(|row| row.job == job && row.given_up_at.is_none());
         Ok(rows.filter_map(|row| row.next_attempt_at).min())
     }
 
     async fn prune(&self, job: &str, keep: Retention) -> Result<u64, StoreError> {
-        self.atomically(|tx| Ok(tx.prune(job, keep))).await
+        self.atomically(|tx| Ok(tx.prune(job, keep)))
     }
 
     async fn begin(&self, _limit: Duration) -> Result<(MemoryTx, Instant), StoreError> {
-        let tx = self.begin_tx().await;
+        let tx = self.begin_tx();
         let now = tx.now;
         Ok((tx, now))
     }
 
-    fn single_writer(&self) -> bool {
-        true
-    }
-
     async fn commit(&self, tx: MemoryTx) -> Result<(), StoreError> {
-        tx.keep();
-        Ok(())
+        tx.commit()
     }
 
     async fn rollback(&self, tx: MemoryTx) -> Result<(), StoreError> {
@@ -386,7 +348,7 @@ impl Store for MemoryStore {
     }
 
     async fn complete(&self, tx: &mut MemoryTx, held: Held, ending: &Ending) -> Result<bool, StoreError> {
-        Ok(tx.end(held, ending))
+        Ok(tx.later(Effect::End(held, ending.clone())))
     }
 
     async fn checkpoint(
@@ -396,13 +358,7 @@ impl Store for MemoryStore {
         items: i64,
         cursor: Option<&Value>,
     ) -> Result<bool, StoreError> {
-        Ok(tx.change(held, |row| {
-            row.items += items;
-            row.passes += 1;
-            if let Some(cursor) = cursor {
-                row.cursor = Some(cursor.clone());
-            }
-        }))
+        Ok(tx.later(Effect::Checkpoint(held, items, cursor.cloned())))
     }
 
     async fn wait(
@@ -413,23 +369,16 @@ impl Store for MemoryStore {
         cursor: &Value,
         until: Instant,
     ) -> Result<bool, StoreError> {
-        Ok(tx.change(held, |row| {
-            row.items += items;
-            row.passes += 1;
-            row.cursor = Some(cursor.clone());
-            rules::wait(row, until);
-        }))
+        Ok(tx.later(Effect::Wait(held, items, cursor.clone(), until)))
     }
 
     async fn window(&self, tx: &mut MemoryTx, window: &Window) -> Result<(), StoreError> {
-        tx.window(window);
+        tx.later(Effect::Window(window.clone()));
         Ok(())
     }
 
     async fn clear_failures(&self, tx: &mut MemoryTx, job: &str, rows: &[Uuid]) -> Result<(), StoreError> {
-        for row in rows {
-            tx.remove_failure(job, *row);
-        }
+        tx.later(Effect::Clear(job.to_owned(), rows.to_vec()));
         Ok(())
     }
 
@@ -444,7 +393,6 @@ impl Store for MemoryStore {
             tx.put_run(Stored { row, exclusive: false });
             Ok(())
         })
-        .await
     }
 
     async fn nudge(&self, nudge: &Nudge) -> Result<(), StoreError> {

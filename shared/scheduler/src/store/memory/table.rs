@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{MemoryStore, MemoryTx, Undo};
+use super::{MemoryStore, MemoryTx};
 use crate::{
     Instant, JobError,
     kinds::{Held, LeaseTake, Leased, Take},
@@ -34,63 +34,58 @@ pub struct DueTable(pub &'static str);
 
 impl MemoryStore {
     /// Puts a row, outside any transaction.
-    pub async fn put(&self, table: DueTable, row: DueRow) {
-        let mut tx = self.begin_tx().await;
-        table.put(&mut tx, row);
-        tx.keep();
+    pub fn put(&self, table: DueTable, row: DueRow) {
+        let mut locked = self.lock();
+        locked.put_row(table.0.to_owned(), row);
+        locked.keep();
     }
 
     /// All rows of a table, by id.
-    pub async fn rows(&self, table: DueTable) -> Vec<DueRow> {
-        let tx = self.begin_tx().await;
-        tx.state.tables.get(table.0).into_iter().flat_map(|rows| rows.values().cloned()).collect()
+    pub fn rows(&self, table: DueTable) -> Vec<DueRow> {
+        self.lock().state.tables.get(table.0).into_iter().flat_map(|rows| rows.values().cloned()).collect()
     }
 }
 
 impl DueTable {
     /// Writes a row.
     pub fn put(self, tx: &mut MemoryTx, row: DueRow) {
-        let id = row.id;
-        let old = tx.state.tables.entry(self.0.to_owned()).or_default().insert(id, row);
-        tx.undo.push(Undo::Row(self.0.to_owned(), id, old));
+        tx.write(self.0, row);
     }
 
     /// One row.
     pub fn get(self, tx: &MemoryTx, id: Uuid) -> Option<DueRow> {
-        tx.state.tables.get(self.0)?.get(&id).cloned()
+        tx.read(self.0, id)
     }
 
-    /// Rows due at `now`, oldest first.
+    /// Rows due at `now` that no other transaction has locked, oldest first.
     fn due(self, tx: &MemoryTx, now: Instant) -> Vec<DueRow> {
-        let rows = tx.state.tables.get(self.0).into_iter().flat_map(|rows| rows.values());
-        let mut due: Vec<DueRow> = rows.filter(|row| row.due_at.is_some_and(|due| due <= now)).cloned().collect();
+        let rows = tx.see(self.0, true).into_iter();
+        let mut due: Vec<DueRow> = rows.filter(|row| row.due_at.is_some_and(|due| due <= now)).collect();
         due.sort_by_key(|row| (row.due_at, row.id));
         due
-    }
-
-    fn set_aside(tx: &MemoryTx, job: &str, id: Uuid, now: Instant) -> bool {
-        let failure = tx.state.failures.get(&(job.to_owned(), id));
-        failure.is_some_and(|row| row.given_up_at.is_some() || row.next_attempt_at.is_some_and(|at| at > now))
     }
 
     /// What [`crate::kinds::Claim::take`] asks for.
     pub fn take(self, tx: &MemoryTx, take: &Take) -> Vec<DueRow> {
         let wanted = |row: &DueRow| take.only.as_ref().is_none_or(|only| only.contains(&row.id));
         let due = self.due(tx, take.now).into_iter();
-        let free = due.filter(|row| wanted(row) && !Self::set_aside(tx, &take.job, row.id, take.now));
-        free.take(usize::try_from(take.limit).unwrap_or(usize::MAX)).collect()
+        let free = due.filter(|row| wanted(row) && !tx.set_aside(&take.job, row.id));
+        let taken: Vec<DueRow> = free.take(usize::try_from(take.limit).unwrap_or(usize::MAX)).collect();
+        tx.hold(self.0, &taken);
+        taken
     }
 
     /// When the next row falls due that `job` has not set aside.
     pub fn next_due(self, tx: &MemoryTx, job: &str) -> Option<Instant> {
-        let rows = tx.state.tables.get(self.0).into_iter().flat_map(|rows| rows.values());
-        rows.filter(|row| !Self::set_aside(tx, job, row.id, tx.now)).filter_map(|row| row.due_at).min()
+        let rows = tx.see(self.0, false).into_iter();
+        rows.filter(|row| !tx.set_aside(job, row.id)).filter_map(|row| row.due_at).min()
     }
 
     /// What [`crate::kinds::Lease::claim`] asks for.
     pub fn claim(self, tx: &mut MemoryTx, take: &LeaseTake) -> Vec<Leased<DueRow>> {
         let limit = usize::try_from(take.limit).unwrap_or(usize::MAX);
         let due: Vec<DueRow> = self.due(tx, take.now).into_iter().take(limit).collect();
+        tx.hold(self.0, &due);
         due.into_iter()
             .map(|mut row| {
                 let due_at = row.due_at;

@@ -86,7 +86,7 @@ impl Notifications {
     fn look_everywhere(&self) {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         for sender in services.values() {
-            let _heard = sender.send(Nudge { job: EVERY_JOB.to_owned(), due: None });
+            let _heard = sender.send(Nudge { job: EVERY_JOB.to_owned(), due: None, by: String::new() });
         }
     }
 }
@@ -94,22 +94,22 @@ impl Notifications {
 /// Stands for every job of a service.
 pub(crate) const EVERY_JOB: &str = "*";
 
-/// `{service}/{job}/{due or nothing}`
+/// `{service}/{job}/{due or nothing}/{replica}`
 pub(super) fn payload(service: &str, nudge: &Nudge) -> String {
     let due = nudge.due.map(|due| due.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)).unwrap_or_default();
-    format!("{service}/{}/{due}", nudge.job)
+    format!("{service}/{}/{due}/{}", nudge.job, nudge.by)
 }
 
 pub(super) const SQL: &str = "SELECT pg_notify('belfry', $1)";
 
 fn parse(payload: &str) -> Option<(&str, Nudge)> {
-    let mut parts = payload.splitn(3, '/');
-    let (service, job, due) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut parts = payload.splitn(4, '/');
+    let (service, job, due, by) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let due: Option<Instant> = match due {
         "" => None,
         due => Some(DateTime::parse_from_rfc3339(due).ok()?.with_timezone(&Utc)),
     };
-    Some((service, Nudge { job: job.to_owned(), due }))
+    Some((service, Nudge { job: job.to_owned(), due, by: by.to_owned() }))
 }
 
 #[cfg(test)]
@@ -119,14 +119,14 @@ mod tests {
     #[test]
     fn a_payload_is_read_back_as_it_was_written() {
         for due in [None, Some(DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap())] {
-            let nudge = Nudge { job: "post_publisher".to_owned(), due };
+            let nudge = Nudge { job: "post_publisher".to_owned(), due, by: "blog-1-a".to_owned() };
             assert_eq!(parse(&payload("blog", &nudge)), Some(("blog", nudge)));
         }
     }
 
     #[test]
     fn strange_payloads_are_nothing() {
-        for strange in ["", "blog", "blog/job", "blog/job/yesterday"] {
+        for strange in ["", "blog", "blog/job", "blog/job/", "blog/job/yesterday/a"] {
             assert_eq!(parse(strange), None, "{strange:?}");
         }
     }

@@ -1,0 +1,435 @@
+//! Stories of the runner, on memory and by a clock driven by hand.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use scheduler::{
+    Job, Refused, Stopped,
+    clock::Clock,
+    config::JobSettings,
+    ledger::{Outcome, RunState, Wake},
+    policy::ResumeFrom,
+    schedule::Overlap,
+    store::memory::MemoryStore,
+};
+
+use crate::{
+    jobs::{Deal, Do, ROWS, Replica, Told, due_in, every, pass, settle},
+    world::{clock, memory},
+};
+
+fn told(told: &Told) -> Job<MemoryStore> {
+    Job::tick("told", "does as told", every(60), told.clone())
+}
+
+fn deal(deal: &Deal) -> Job<MemoryStore> {
+    Job::claim("deal", "deals with due rows", every(86_400), deal.clone())
+}
+
+/// Settings whose timeout does not come into play.
+fn patient(seconds: u64) -> JobSettings {
+    JobSettings { timeout: Some(Duration::from_secs(600)), ..every(seconds) }
+}
+
+fn outcomes(runs: &[scheduler::control::RunView]) -> Vec<Outcome> {
+    runs.iter().filter_map(|run| run.outcome).collect()
+}
+
+#[tokio::test]
+async fn each_instant_runs_once_among_three_replicas() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let replicas: Vec<Replica> = (0..3).map(|_| Replica::start(&store, &clock, [told(&job)])).collect();
+    pass(&clock, 600).await;
+    assert_eq!(job.count(), 10);
+    let runs = replicas[0].runs("told").await;
+    let nominal: Vec<_> = runs.iter().map(|run| run.nominal_at.unwrap()).collect();
+    assert!(nominal.windows(2).all(|pair| pair[1] - pair[0] == TimeDelta::minutes(1)), "{nominal:?}");
+    assert!(runs.iter().all(|run| run.outcome == Some(Outcome::Succeeded) && run.lateness_ms == Some(0)));
+    let previous: Vec<_> = job.runs.lock().unwrap().iter().map(|run| run.previous).collect();
+    assert_eq!(previous[0], None);
+    assert_eq!(previous[1..], nominal[..9].iter().copied().map(Some).collect::<Vec<_>>(), "each knows the one before");
+}
+
+#[tokio::test]
+async fn a_job_that_runs_on_start_does_so_once_for_the_whole_cluster() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let settings = || JobSettings { run_on_start: true, ..every(60) };
+    let start = || Replica::start(&store, &clock, [Job::tick("told", "", settings(), job.clone())]);
+    let replicas = [start(), start(), start()];
+    settle().await;
+    let runs = replicas[1].runs("told").await;
+    assert_eq!((job.count(), runs[0].wake_source, runs[0].nominal_at), (1, Wake::Start, None));
+}
+
+#[tokio::test]
+async fn a_failure_and_a_panic_are_outcomes_and_the_next_instant_comes() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Fail);
+    let replica = Replica::start(&store, &clock, [told(&job)]);
+    replica.pass(61).await;
+    job.now(Do::Panic);
+    replica.pass(60).await;
+    job.now(Do::Succeed);
+    replica.pass(60).await;
+    let runs = replica.runs("told").await;
+    assert_eq!(outcomes(&runs), [Outcome::Failed, Outcome::Panicked, Outcome::Succeeded]);
+    assert_eq!(runs[0].error.as_deref(), Some("told to fail"));
+    assert_eq!(runs[1].error.as_deref(), Some("told to panic"));
+    let view = replica.running.handle().job("told").await.unwrap();
+    assert_eq!(view.last_run.unwrap().id, runs[2].id);
+}
+
+#[tokio::test]
+async fn a_run_that_does_not_come_back_times_out_and_later_ones_go_on() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::UntilStop);
+    let settings = JobSettings { timeout: Some(Duration::from_secs(20)), ..every(60) };
+    let replica = Replica::start(&store, &clock, [Job::tick("told", "", settings, job.clone())]);
+    replica.pass(82).await;
+    assert_eq!(outcomes(&replica.runs("told").await), [Outcome::TimedOut]);
+    job.now(Do::Succeed);
+    replica.pass(60).await;
+    assert_eq!(outcomes(&replica.runs("told").await), [Outcome::TimedOut, Outcome::Succeeded]);
+}
+
+#[tokio::test]
+async fn an_instant_that_meets_a_run_is_skipped_and_said_so() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::UntilStop);
+    let replica = Replica::start(&store, &clock, [Job::tick("told", "", patient(60), job.clone())]);
+    replica.pass(185).await;
+    let runs = replica.runs("told").await;
+    assert_eq!(outcomes(&runs), [Outcome::SkippedOverlap]);
+    assert_eq!(runs.iter().find(|run| run.outcome.is_some()).unwrap().instants, 2);
+    let why = replica.running.handle().why("told", clock.now() - TimeDelta::seconds(5)).await.unwrap();
+    assert_eq!(serde_json::to_value(&why).unwrap()["outcome"], "skipped_overlap", "{why:?}");
+}
+
+#[tokio::test]
+async fn a_newer_run_may_cancel_the_one_that_goes() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::UntilStop);
+    let mut settings = patient(60);
+    settings.spec.overlap = Overlap::CancelOther;
+    let replica = Replica::start(&store, &clock, [Job::tick("told", "", settings, job.clone())]);
+    replica.pass(61).await;
+    job.now(Do::Succeed);
+    replica.pass(60).await;
+    assert_eq!(outcomes(&replica.runs("told").await), [Outcome::Cancelled, Outcome::Succeeded]);
+}
+
+#[tokio::test]
+async fn a_pause_holds_every_replica_and_what_it_held_back_is_accounted_for() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let [one, two] = [(); 2].map(|()| Replica::start(&store, &clock, [told(&job)]));
+    one.pass(61).await;
+    let paused = one.running.handle().pause("told", "an operator", "calm", None).await.unwrap();
+    assert!(paused.paused && paused.next_run_at.is_none());
+    one.pass(200).await;
+    assert_eq!(job.count(), 1);
+    two.running.handle().resume("told", ResumeFrom::Now).await.unwrap();
+    one.pass(60).await;
+    let runs = two.runs("told").await;
+    assert_eq!(outcomes(&runs), [Outcome::Succeeded, Outcome::Paused, Outcome::Succeeded]);
+    assert_eq!(runs[1].instants, 3);
+}
+
+#[tokio::test]
+async fn a_pause_with_an_end_ends_by_itself() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let replica = Replica::start(&store, &clock, [told(&job)]);
+    settle().await;
+    let until = Some(clock.now() + TimeDelta::seconds(150));
+    replica.running.handle().pause("told", "an operator", "calm", until).await.unwrap();
+    replica.pass(240).await;
+    assert_eq!(job.count(), 2, "at 180 s and 240 s");
+}
+
+#[tokio::test]
+async fn an_operator_runs_a_job_once_for_a_key_whichever_replica_is_asked() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let [one, two] = [(); 2].map(|()| Replica::start(&store, &clock, [told(&job)]));
+    settle().await;
+    let first = one.running.handle().run("told", Some("once"), None).await.unwrap();
+    settle().await;
+    let second = two.running.handle().run("told", Some("once"), None).await.unwrap();
+    settle().await;
+    assert_eq!((first.id, job.count()), (second.id, 1));
+    assert_eq!(second.outcome, Some(Outcome::Succeeded));
+    let refused = one.running.handle().run("told", None, Some(serde_json::json!({}))).await;
+    assert!(matches!(refused, Err(Refused::Invalid { field: "input", .. })));
+    assert!(matches!(one.running.handle().run("nobody", None, None).await, Err(Refused::UnknownJob(_))));
+}
+
+#[tokio::test]
+async fn a_backfill_runs_a_range_again_an_instant_at_a_time() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let replica = Replica::start(&store, &clock, [told(&job)]);
+    replica.pass(300).await;
+    let from = clock.now() - TimeDelta::seconds(120);
+    let queued = replica.running.handle().backfill("told", from, clock.now()).await.unwrap();
+    assert_eq!(queued.len(), 3);
+    replica.pass(10).await;
+    assert_eq!(job.count(), 8);
+    let wakes = job.runs.lock().unwrap().iter().filter(|run| run.wake == Wake::Backfill).count();
+    assert_eq!(wakes, 3);
+}
+
+#[tokio::test]
+async fn a_dead_owners_run_is_taken_over_with_its_cursor() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::UntilStop);
+    let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let dying = {
+        let (store, clock, job) = (store.clone(), Arc::clone(&clock), job.clone());
+        other.spawn(async move { Replica::start(&store, &clock, [told(&job)]) }).await.unwrap()
+    };
+    crate::world::eventually("it announces itself", async || {
+        dying.running.handle().job("told").await.is_ok_and(|job| job.next_run_at.is_some())
+    })
+    .await;
+    clock.advance(Duration::from_secs(60));
+    crate::world::eventually("it runs", async || job.count() == 1).await;
+    other.shutdown_background();
+    job.now(Do::Succeed);
+    let heir = Replica::start(&store, &clock, [told(&job)]);
+    heir.pass(40).await;
+    let runs = heir.runs("told").await;
+    assert_eq!((job.count(), runs.len()), (2, 1));
+    assert_eq!((runs[0].outcome, runs[0].attempt), (Some(Outcome::Succeeded), 2));
+    assert_eq!(runs[0].attempts[0].outcome, Outcome::Lost);
+    drop(dying);
+}
+
+#[tokio::test]
+async fn a_stop_gives_runs_back_and_the_next_replica_goes_on() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::UntilStop);
+    let first = Replica::start(&store, &clock, [told(&job)]);
+    first.pass(61).await;
+    assert_eq!(first.stop().await, Stopped::Cleanly);
+    job.now(Do::Succeed);
+    let second = Replica::start(&store, &clock, [told(&job)]);
+    second.pass(6).await;
+    let runs = second.runs("told").await;
+    assert_eq!((runs[0].outcome, runs[0].attempt), (Some(Outcome::Succeeded), 1), "the attempt does not count");
+    let last = job.runs.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(last.cursor, Some(serde_json::json!("half")), "it goes on where it was");
+}
+
+#[tokio::test]
+async fn a_row_is_dealt_with_at_its_moment_whatever_the_interval() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal::default();
+    let replica = Replica::start(&store, &clock, [deal(&job)]);
+    settle().await;
+    let ids = due_in(&store, &clock, 30, 1);
+    replica.running.handle().changed();
+    settle().await;
+    clock.advance(Duration::from_millis(29_999));
+    settle().await;
+    assert_eq!(store.rows(ROWS)[0].due_at, Some(clock.now() + TimeDelta::milliseconds(1)));
+    clock.advance(Duration::from_millis(2));
+    settle().await;
+    let row = store.rows(ROWS).remove(0);
+    assert_eq!((row.id, row.due_at, row.data["times"].as_i64()), (ids[0], None, Some(1)));
+    let runs = replica.runs("deal").await;
+    assert_eq!(
+        (runs[0].wake_source, runs[0].lateness_ms, runs[0].items),
+        (Wake::Due, Some(1), 1),
+        "the margin of the clock's estimate"
+    );
+}
+
+#[tokio::test]
+async fn without_any_hint_a_row_is_at_most_a_sweep_late() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal::default();
+    let replica = Replica::of(Replica::scheduler(&store, &clock).hints(false).job(deal(&job)), &clock);
+    replica.pass(7).await;
+    due_in(&store, &clock, 0, 3);
+    replica.pass(5).await;
+    assert!(store.rows(ROWS).iter().all(|row| row.due_at.is_none()));
+    assert_eq!(replica.runs("deal").await[0].items, 3);
+}
+
+#[tokio::test]
+async fn poison_rows_are_set_aside_and_the_others_go_through() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal::default();
+    let ids = due_in(&store, &clock, 5, 1_000);
+    let bad = [ids[0], ids[499], ids[999]];
+    job.poison.lock().unwrap().extend(bad);
+    let replica = Replica::start(&store, &clock, [deal(&job)]);
+    replica.pass(6).await;
+    let left: Vec<_> = store.rows(ROWS).into_iter().filter(|row| row.due_at.is_some()).collect();
+    assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), bad);
+    let acts = job.acts.load(Ordering::Relaxed);
+    assert!(acts <= 2 + 3 * 2 * 10, "halving takes few batches: {acts}");
+    let aside = replica.running.handle().failures("deal", None, 10).await.unwrap();
+    assert_eq!(aside.len(), 3);
+    assert!(aside[0].error.contains("is poison"));
+
+    job.poison.lock().unwrap().clear();
+    replica.running.handle().retry_failure("deal", bad[0]).await.unwrap();
+    replica.pass(1).await;
+    assert_eq!(store.rows(ROWS).iter().filter(|row| row.due_at.is_some()).count(), 2);
+    replica.pass(40).await;
+    assert_eq!(store.rows(ROWS).iter().filter(|row| row.due_at.is_some()).count(), 0, "after 30 s by themselves");
+    assert!(replica.running.handle().failures("deal", None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_job_that_leaves_its_rows_due_does_not_spin() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal { forgets: true, ..Deal::default() };
+    due_in(&store, &clock, 1, 3);
+    let replica = Replica::start(&store, &clock, [deal(&job)]);
+    replica.pass(4).await;
+    assert!(job.acts.load(Ordering::Relaxed) < 20, "{job:?}", job = job.acts);
+    let aside = replica.running.handle().failures("deal", None, 10).await.unwrap();
+    assert!(aside[0].error.contains("still due"), "{aside:?}");
+}
+
+#[tokio::test]
+async fn a_paused_job_leaves_due_rows_alone_and_resuming_makes_a_pass_at_once() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal::default();
+    let replica = Replica::start(&store, &clock, [deal(&job)]);
+    settle().await;
+    replica.running.handle().pause("deal", "an operator", "calm", None).await.unwrap();
+    due_in(&store, &clock, 1, 3);
+    replica.pass(20).await;
+    assert_eq!(job.acts.load(Ordering::Relaxed), 0);
+    replica.running.handle().resume("deal", ResumeFrom::Now).await.unwrap();
+    settle().await;
+    assert_eq!(store.rows(ROWS).iter().filter(|row| row.due_at.is_some()).count(), 0);
+}
+
+#[tokio::test]
+async fn a_disabled_job_is_listed_and_never_run() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let settings = JobSettings { enabled: false, run_on_start: true, ..every(60) };
+    let replica = Replica::start(&store, &clock, [Job::tick("told", "", settings, job.clone())]);
+    replica.pass(180).await;
+    let view = replica.running.handle().job("told").await.unwrap();
+    assert!(!view.enabled && view.next_run_at.is_none());
+    assert_eq!((job.count(), view.enabled_replicas.as_str()), (0, "0/1"));
+    assert!(matches!(replica.running.handle().run("told", None, None).await, Err(Refused::Conflict(_))));
+}
+
+#[tokio::test]
+async fn after_an_outage_the_latest_instant_runs_and_the_others_are_accounted_for() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let first = Replica::start(&store, &clock, [told(&job)]);
+    first.pass(60).await;
+    assert_eq!(first.stop().await, Stopped::Cleanly);
+    clock.advance(Duration::from_secs(3600));
+    let second = Replica::start(&store, &clock, [told(&job)]);
+    second.pass(1).await;
+    let runs = second.runs("told").await;
+    assert_eq!(runs.iter().map(|run| run.instants).sum::<i64>(), 61, "no instant is unexplained");
+    assert_eq!(job.count(), 2);
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_neither_repeats_nor_stops_the_schedule() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let replica = Replica::start(&store, &clock, [told(&job)]);
+    replica.pass(130).await;
+    clock.step(-TimeDelta::hours(5));
+    replica.pass(190).await;
+    let runs = replica.runs("told").await;
+    let mut nominal: Vec<_> = runs.iter().filter_map(|run| run.nominal_at).collect();
+    nominal.sort();
+    nominal.dedup();
+    assert_eq!(nominal.len(), runs.len(), "no instant twice");
+    assert!(runs.len() >= 4, "it goes on within minutes, not after five hours: {}", runs.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_blocks_its_thread_stops_no_renewal_and_loses_its_run_to_nobody() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let work = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (go, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Arc::new(std::sync::Mutex::new(blocked));
+    let began = Arc::new(tokio::sync::Notify::new());
+    let job = Blocking { blocked: Arc::clone(&blocked), began: Arc::clone(&began) };
+    let replica = Replica::of(
+        Replica::scheduler(&store, &clock)
+            .work(work.handle().clone(), 1)
+            .job(Job::local("blocks", "blocks its thread", patient(60), job))
+            .job(Job::tick("told", "", every(3600), Told::to(Do::Succeed))),
+        &clock,
+    );
+    let handle = replica.running.handle();
+    crate::world::eventually("it announces itself", async || {
+        handle.job("blocks").await.is_ok_and(|job| job.next_run_at.is_some())
+    })
+    .await;
+    clock.advance(Duration::from_secs(60));
+    began.notified().await;
+    assert!(handle.jobs().await.unwrap().len() == 2, "operators are answered meanwhile");
+    for _ in 0..12 {
+        clock.advance(Duration::from_secs(5));
+        settle().await;
+    }
+    let runs = handle.runs("blocks", None, Vec::new(), 10).await.unwrap();
+    assert_eq!(runs.iter().filter(|run| run.state == RunState::Running).count(), 1, "{runs:?}");
+    go.send(()).unwrap();
+    crate::world::eventually("it ends", async || {
+        let runs = handle.runs("blocks", None, Vec::new(), 10).await.unwrap();
+        runs.iter().any(|run| run.outcome.is_some_and(Outcome::ran))
+    })
+    .await;
+    drop(replica);
+    work.shutdown_background();
+}
+
+/// A job that holds its thread until it is let go.
+struct Blocking {
+    blocked: Arc<std::sync::Mutex<std::sync::mpsc::Receiver<()>>>,
+    began: Arc<tokio::sync::Notify>,
+}
+
+#[async_trait::async_trait]
+impl scheduler::kinds::Local for Blocking {
+    async fn run(&self, _run: &scheduler::kinds::Run) -> Result<u64, scheduler::JobError> {
+        self.began.notify_one();
+        self.blocked.lock().unwrap().recv().unwrap();
+        Ok(1)
+    }
+}
