@@ -333,16 +333,27 @@ impl<S: Store> Control<S> {
         for job in wanted {
             let entry = &self.jobs[job];
             let row = rows.iter().find(|row| row.job == entry.name);
-            let last_run = self.last_run(&entry.name).await?;
+            let last = self.last_runs(&entry.name).await?;
             let replicas = Replicas::of(&self.live(&entry.name).await?);
             let running: Vec<&RunRow> = running.iter().filter(|run| run.job == entry.name).collect();
-            views.push(JobView::new(&self.env.service, entry, row, &running, last_run, replicas));
+            views.push(JobView::new(&self.env.service, entry, row, &running, last, replicas));
         }
         Ok(views)
     }
 
-    async fn last_run(&self, name: &str) -> Result<Option<RunView>, Refused> {
-        let outcomes = Outcome::ALL.iter().copied().filter(|outcome| outcome.ran()).collect();
+    /// The last run that was really made, and when one last succeeded: passes over due rows are in the ledger only.
+    async fn last_runs(&self, name: &str) -> Result<(Option<RunView>, Option<Instant>), Refused> {
+        let last = self.newest(name, Outcome::ALL.iter().copied().filter(|outcome| outcome.ran()).collect()).await?;
+        let succeeded = match &last {
+            Some(run) if run.outcome != Some(Outcome::Succeeded) => {
+                self.newest(name, vec![Outcome::Succeeded]).await?.and_then(|run| run.finished_at)
+            }
+            last => last.as_ref().and_then(|run| run.finished_at),
+        };
+        Ok((last, succeeded))
+    }
+
+    async fn newest(&self, name: &str, outcomes: Vec<Outcome>) -> Result<Option<RunView>, Refused> {
         let page = RunPage { job: name.to_owned(), before: None, outcomes, limit: 1 };
         Ok(self.env.store.runs(&page).await?.pop().map(RunView::from))
     }

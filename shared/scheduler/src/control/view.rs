@@ -115,7 +115,7 @@ impl JobView {
         entry: &Entry<S>,
         row: Option<&ScheduleRow>,
         running: &[&RunRow],
-        last_run: Option<RunView>,
+        (last_run, last_success_at): (Option<RunView>, Option<Instant>),
         replicas: Replicas,
     ) -> Self {
         let spec = row.map_or(&entry.settings.spec, |row| &row.spec);
@@ -142,7 +142,7 @@ impl JobView {
             running: !running.is_empty(),
             next_run_at: row.filter(|row| anywhere && row.pause.is_none()).and_then(policy::wake_at),
             last_run,
-            last_success_at: row.and_then(|row| row.last_success_at),
+            last_success_at: last_success_at.max(row.and_then(|row| row.last_success_at)),
             overrides: row.and_then(|row| row.overrides.clone()),
             ledger_from: row.map(|row| row.ledger_from),
         }

@@ -45,7 +45,7 @@ fn ids() -> impl FnMut() -> Uuid {
 }
 
 /// (outcome or "run", first minute, instants, reason)
-fn told(rows: &[NewRun]) -> Vec<(String, i64, i64, String)> {
+fn told(rows: &[NewRun]) -> Vec<Row> {
     let anchor = at("2026-06-01T00:00:00Z");
     rows.iter()
         .map(|row| {
@@ -56,14 +56,17 @@ fn told(rows: &[NewRun]) -> Vec<(String, i64, i64, String)> {
         .collect()
 }
 
-fn decided(spec: Spec, now: &str) -> (Vec<(String, i64, i64, String)>, Option<Decision>) {
+/// A ledger row in short: outcome or start, minutes after the anchor, instants, reason.
+type Row = (String, i64, i64, String);
+
+fn decided(spec: Spec, now: &str) -> (Vec<Row>, Option<Decision>) {
     let decision = decide(&row(spec), at(now), &mut ids());
     let all: Vec<NewRun> =
         decision.iter().flat_map(|decision| decision.ledger.iter().chain(&decision.starts).cloned()).collect();
     (told(&all), decision)
 }
 
-fn is(outcome: &str, first: i64, instants: i64) -> (String, i64, i64, String) {
+fn is(outcome: &str, first: i64, instants: i64) -> Row {
     (outcome.to_owned(), first, instants, String::new())
 }
 

@@ -1,8 +1,10 @@
 //! One suite for the three stores, and stories of the runner on them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics; that is how it tells")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics; that is how it tells")]
 
 mod conformance;
 mod jobs;
+mod kinds;
 mod runner;
+mod sql;
 mod world;
