@@ -26,8 +26,9 @@ const TABLES: &[&str] = &[
     "PRAGMA synchronous = FULL",
     "CREATE TABLE IF NOT EXISTS topics (name text PRIMARY KEY, retention_s integer NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS events (
-        topic text NOT NULL, offset integer NOT NULL, id blob NOT NULL UNIQUE, key text NOT NULL, body blob NOT NULL,
-        headers text NOT NULL, at text NOT NULL, PRIMARY KEY (topic, offset)) WITHOUT ROWID",
+        topic text NOT NULL, offset integer NOT NULL, id blob NOT NULL, replay text NOT NULL, key text NOT NULL,
+        body blob NOT NULL, headers text NOT NULL, at text NOT NULL, PRIMARY KEY (topic, offset),
+        UNIQUE (id, replay)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS offsets (topic text PRIMARY KEY, next integer NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS groups (
         name text NOT NULL, topic text NOT NULL, next integer NOT NULL, PRIMARY KEY (name, topic)) WITHOUT ROWID",

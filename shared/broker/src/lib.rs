@@ -20,6 +20,10 @@ pub use self::{config::KafkaConfig, embedded::EmbeddedBroker, kafka::KafkaBroker
 /// A record larger than this is refused, here and by the topics we make.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
+/// The header that marks what an operator sends again, with the moment of the replay: the embedded log keeps each id
+/// once for each replay, and consumers can tell.
+pub const REPLAY_HEADER: &str = "replay";
+
 /// What is sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {

@@ -1,6 +1,9 @@
 //! All SQL of the outbox but the insert.
 
-use broker::dead_letters::{self, DeadLetter, Direction};
+use broker::{
+    REPLAY_HEADER,
+    dead_letters::{self, DeadLetter, Direction},
+};
 use chrono::{DateTime, Utc};
 use database::{Fault, Sql, Type, id, time};
 use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult};
@@ -244,8 +247,14 @@ impl Store {
                 [] => String::new(),
                 types => format!("AND topic {}", sql.words(types)),
             };
+            let mark = sql.bind(json!([REPLAY_HEADER, now.to_rfc3339()]).to_string());
+            let headers = if sql.sqlite() {
+                format!("json_insert(headers, '$[#]', json({mark}))")
+            } else {
+                format!("headers || jsonb_build_array({mark}::jsonb)")
+            };
             let text = format!(
-                "UPDATE outbox SET published_at = NULL WHERE position IN (SELECT position FROM outbox
+                "UPDATE outbox SET published_at = NULL, headers = {headers} WHERE position IN (SELECT position FROM outbox
                      WHERE published_at IS NOT NULL AND recorded_at >= {from} AND recorded_at <= {to}
                      AND position > {at} {types} ORDER BY position LIMIT {REPLAY_BATCH}) RETURNING position"
             );

@@ -83,6 +83,11 @@ impl Home {
         vec!["--embedded".to_owned(), "--data-dir".to_owned(), self.folder.path().display().to_string()]
     }
 
+    /// The folder that goes away with it.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// The database, where it is PostgreSQL.
     pub fn url(&self) -> Option<&str> {
         self.database.as_deref()

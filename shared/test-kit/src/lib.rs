@@ -13,6 +13,7 @@ mod home;
 mod http;
 mod process;
 mod recorded;
+mod tables;
 
 pub use scheduler::clock::ManualClock;
 
@@ -22,4 +23,5 @@ pub use self::{
     http::{Answer, Client},
     process::{Process, Signal},
     recorded::Recorded,
+    tables::Tables,
 };

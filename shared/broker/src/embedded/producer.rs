@@ -9,7 +9,7 @@ use sea_orm::DatabaseTransaction;
 use serde_json::{Value, json};
 
 use super::{Log, retention_s, unavailable};
-use crate::{BrokerError, Producer, RECORD_BYTES_MAX, Record, SendError, Topic};
+use crate::{BrokerError, Producer, RECORD_BYTES_MAX, REPLAY_HEADER, Record, SendError, Topic};
 
 pub(super) struct EmbeddedProducer {
     pub(super) log: Arc<Log>,
@@ -128,7 +128,7 @@ async fn insert(
             let headers: Vec<(&str, String)> =
                 record.headers.iter().map(|(name, value)| (name.as_str(), hex_bytes(value))).collect();
             json!({
-                "topic": record.topic, "offset": *offset - 1, "id": hex(record.id), "key": record.key,
+                "topic": record.topic, "offset": *offset - 1, "id": hex(record.id), "replay": replay(record), "key": record.key,
                 "body": hex_bytes(&record.body), "headers": headers, "at": stamp(now),
             })
         })
@@ -138,18 +138,25 @@ async fn insert(
         ("topic", Type::Text),
         ("offset", Type::Big),
         ("id", Type::Uuid),
+        ("replay", Type::Text),
         ("key", Type::Text),
         ("body", Type::Uuid),
         ("headers", Type::Json),
         ("at", Type::Time),
     ];
     let rows = sql.records(&columns, &rows);
-    // The same id again is the same event again: the relay was not sure.
+    // The same id again is the same event again, for the relay was not sure; unless an operator replays it.
     let text = format!(
-        "INSERT OR IGNORE INTO events (topic, offset, id, key, body, headers, at)
-         SELECT x.topic, x.offset, x.id, x.key, x.body, x.headers, x.at FROM {rows} WHERE true ORDER BY x.topic, x.offset"
+        "INSERT OR IGNORE INTO events (topic, offset, id, replay, key, body, headers, at)
+         SELECT x.topic, x.offset, x.id, x.replay, x.key, x.body, x.headers, x.at FROM {rows} WHERE true ORDER BY x.topic, x.offset"
     );
     sql.run(tx, &text).await.map(drop)
+}
+
+/// Which replay of the event this is; empty for its first way out.
+fn replay(record: &Record) -> String {
+    let mark = record.headers.iter().rev().find(|(name, _)| name == REPLAY_HEADER);
+    mark.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
 }
 
 /// Bytes as text that `unhex` reads.
