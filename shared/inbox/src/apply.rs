@@ -67,9 +67,11 @@ async fn once(
                 roll_back(tx).await;
                 Err(error)
             }
-            Err(_) => {
+            Err(payload) => {
                 roll_back(tx).await;
-                Err(ListenError::Failed("the listener panicked".to_owned()))
+                let text = payload.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("without a text");
+                Err(ListenError::Failed(format!("the listener panicked: {text}")))
             }
         }
     })
