@@ -11,6 +11,7 @@
 mod eventually;
 mod home;
 mod http;
+mod page;
 mod process;
 mod recorded;
 mod tables;
@@ -21,6 +22,7 @@ pub use self::{
     eventually::{eventually, eventually_within},
     home::{Home, database, kafka},
     http::{Answer, Client},
+    page::{page, project},
     process::{Process, Signal},
     recorded::Recorded,
     tables::Tables,

@@ -77,7 +77,7 @@ pub(crate) struct World {
     pub(crate) log: Arc<EmbeddedBroker>,
     pub(crate) listen: Arc<Counting>,
     pub(crate) now: DateTime<Utc>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -93,7 +93,7 @@ impl World {
             // Ids carry the real time, so the listener's must not be far from it.
             #[expect(clippy::disallowed_methods, reason = "the time at which this test's ids are made")]
             let now = Utc::now();
-            worlds.push(Self { tables, log: Arc::new(log), listen: Arc::new(listen), now, _folder: folder });
+            worlds.push(Self { tables, log: Arc::new(log), listen: Arc::new(listen), now, folder });
         }
         worlds
     }
@@ -147,7 +147,7 @@ impl World {
     }
 
     async fn log_rows(&self, sql: &str) -> i64 {
-        let file = self._folder.path().join("log.sqlite");
+        let file = self.folder.path().join("log.sqlite");
         let db = sea_orm::Database::connect(format!("sqlite://{}", file.display())).await.unwrap();
         let row = db.query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap().unwrap();
         let n = row.try_get("", "n").unwrap();
