@@ -14,6 +14,7 @@ mod http;
 mod page;
 mod process;
 mod recorded;
+pub mod signing;
 mod tables;
 
 pub use scheduler::clock::ManualClock;
