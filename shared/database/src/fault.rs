@@ -43,6 +43,13 @@ impl From<DbErr> for Fault {
     }
 }
 
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        let text = error.to_string();
+        Self::of(&error, text)
+    }
+}
+
 impl Fault {
     /// What an error of the driver means.
     fn of(source: &sqlx::Error, text: String) -> Self {

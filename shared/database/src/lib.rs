@@ -3,6 +3,7 @@
 //! What is the same for everything that keeps rows, and is easy to get wrong: a transaction that nothing cancels,
 //! lists and records as one parameter, and what an error of the database means.
 
+mod deadline;
 mod fault;
 mod sql;
 
@@ -11,6 +12,7 @@ use sea_orm::{
 };
 
 pub use self::{
+    deadline::{suspect, suspected, within},
     fault::Fault,
     sql::{Sql, Type, hex, id, stamp, time},
 };
@@ -24,7 +26,7 @@ pub async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, Fault
     uncancelled(async move {
         let immediate = (db.get_database_backend() == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
-        Ok(db.begin_with_options(options).await?)
+        within(deadline::BEGIN, async { Ok(db.begin_with_options(options).await?) }).await
     })
     .await
 }

@@ -4,7 +4,10 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbBackend, ExecResult, QueryResult, Statement, sea_query::Value};
 use uuid::Uuid;
 
-use crate::Fault;
+use crate::{
+    Fault,
+    deadline::{STATEMENT, within},
+};
 
 /// A statement in the making: text with `$n`, and what they stand for.
 pub struct Sql {
@@ -99,17 +102,19 @@ impl Sql {
 
     /// All rows.
     pub async fn all(self, db: &impl ConnectionTrait, text: &str) -> Result<Vec<QueryResult>, Fault> {
-        Ok(db.query_all_raw(self.statement(text)).await?)
+        within(STATEMENT, async { Ok(db.query_all_raw(self.statement(text)).await?) }).await
     }
 
     /// The first row, if any.
     pub async fn one(self, db: &impl ConnectionTrait, text: &str) -> Result<Option<QueryResult>, Fault> {
-        Ok(db.query_one_raw(self.statement(text)).await?)
+        within(STATEMENT, async { Ok(db.query_one_raw(self.statement(text)).await?) }).await
     }
 
     /// How many rows it changed.
     pub async fn run(self, db: &impl ConnectionTrait, text: &str) -> Result<u64, Fault> {
-        Ok(db.execute_raw(self.statement(text)).await.map(|done: ExecResult| done.rows_affected())?)
+        let running =
+            async { Ok(db.execute_raw(self.statement(text)).await.map(|done: ExecResult| done.rows_affected())?) };
+        within(STATEMENT, running).await
     }
 }
 

@@ -293,6 +293,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Names the server-side session of `tx`, for [`Store::kill`].
     fn session(&self, tx: &Self::Tx) -> Option<i64>;
 
+    /// A wait for this store is about to be given up: the connection it was for is not to be used again.
+    fn given_up(&self) {}
+
     /// Ends a server-side session whose owner does not react. Nothing to do where there is none.
     async fn kill(&self, session: i64) -> Result<(), StoreError>;
 

@@ -3,6 +3,7 @@
 mod assemble;
 mod ready;
 mod runtimes;
+mod upgrade;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 

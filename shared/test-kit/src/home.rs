@@ -13,6 +13,8 @@ pub struct Home {
     vars: Vec<(String, String)>,
     folder: TempDir,
     database: Option<String>,
+    /// The database goes away with the home.
+    ours: bool,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the servers of the test run are told by the environment")]
@@ -57,7 +59,7 @@ impl Home {
     /// When there is no room for a folder.
     pub fn embedded() -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
-        Self { name: "embedded", vars: Vec::new(), folder, database: None }
+        Self { name: "embedded", vars: Vec::new(), folder, database: None, ours: false }
     }
 
     /// A PostgreSQL database of this test's own, and the Kafka of the test run.
@@ -65,7 +67,19 @@ impl Home {
         let url = database().await;
         let folder = tempfile::tempdir().expect("a folder can be made");
         let vars = vec![("DATABASE_URL".to_owned(), url.clone()), ("KAFKA_BROKERS".to_owned(), kafka())];
-        Self { name: "PostgreSQL and Kafka", vars, folder, database: Some(url) }
+        Self { name: "PostgreSQL and Kafka", vars, folder, database: Some(url), ours: true }
+    }
+
+    /// A PostgreSQL database and a Kafka at these addresses, which may not answer yet.
+    ///
+    /// # Panics
+    /// When there is no room for a folder.
+    pub fn at(database: Option<&str>, kafka: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let mut vars = Vec::new();
+        vars.extend(database.map(|url| ("DATABASE_URL".to_owned(), url.to_owned())));
+        vars.extend(kafka.map(|brokers| ("KAFKA_BROKERS".to_owned(), brokers.to_owned())));
+        Self { name: "servers of the test's own", vars, folder, database: database.map(str::to_owned), ours: false }
     }
 
     /// Both.
@@ -108,6 +122,9 @@ impl Home {
 impl Drop for Home {
     /// Removes the database; whoever is still connected is sent away.
     fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
         let Some((_, name)) = self.database.as_deref().and_then(|url| url.rsplit_once('/')) else { return };
         let (server, remove) = (server(), format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         let removing = std::thread::spawn(move || {

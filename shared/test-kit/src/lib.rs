@@ -13,7 +13,9 @@ mod home;
 mod http;
 mod page;
 mod process;
+mod proxy;
 mod recorded;
+mod server;
 pub mod signing;
 mod tables;
 
@@ -25,6 +27,8 @@ pub use self::{
     http::{Answer, Client},
     page::{page, project},
     process::{Process, Signal},
+    proxy::{Network, Proxy},
     recorded::Recorded,
+    server::Server,
     tables::Tables,
 };

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Instant,
-    body::{Env, Why},
+    Instant, JobError,
+    body::{Body, Env, Why},
     job::Entry,
     kinds::LEASE,
     ledger::ScheduleRow,
@@ -38,6 +38,8 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(5);
 const ANNOUNCE: Duration = Duration::from_secs(30);
 /// How often the ledger is pruned.
 const PRUNE: Duration = Duration::from_secs(600);
+/// Reading when the next row falls due takes at most this.
+const READ: Duration = Duration::from_secs(10);
 /// After an error of the store.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -188,7 +190,7 @@ impl<S: Store> Dispatcher<S> {
         }
     }
 
-    fn due_read(&mut self, job: usize, due: Result<Option<Instant>, crate::JobError>, hinted: bool) {
+    fn due_read(&mut self, job: usize, due: Result<Option<Instant>, JobError>, hinted: bool) {
         let (now, monotonic) = (self.env.clock.now(), self.env.clock.monotonic());
         match due {
             Ok(due) => {
@@ -224,11 +226,7 @@ impl<S: Store> Dispatcher<S> {
                     let work = self.env.work.clone();
                     self.tracker.spawn_on(
                         async move {
-                            let due = match (body.next_due(&env).await, env.store.next_failure(&name).await) {
-                                (Ok(due), Ok(retry)) => Ok([due, retry].into_iter().flatten().min()),
-                                (Err(error), _) => Err(error),
-                                (_, Err(error)) => Err(error.into()),
-                            };
+                            let due = read_due(&env, body.as_ref(), &name).await;
                             let _closed = mail.send(Mail::Due { job, due, hinted });
                         },
                         &work,
@@ -380,4 +378,19 @@ impl<S: Store> Dispatcher<S> {
             Err(error) => tracing::warn!(%error, "waiting runs could not be taken; the sweep tries again"),
         }
     }
+}
+
+/// When the job's next row falls due, those that were set aside at their next try. A database that does not answer is
+/// not waited for.
+async fn read_due<S: Store>(env: &Env<S>, body: &dyn Body<S>, job: &str) -> Result<Option<Instant>, JobError> {
+    let mut due = std::pin::pin!(body.next_due(env));
+    let due = tokio::select! {
+        due = due.as_mut() => due?,
+        () = env.sleep(READ) => {
+            env.store.given_up();
+            return Err(JobError::Transient(format!("no answer within {READ:?}")));
+        }
+    };
+    let retry = env.store.next_failure(job).await?;
+    Ok([due, retry].into_iter().flatten().min())
 }

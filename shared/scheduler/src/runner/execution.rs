@@ -195,6 +195,7 @@ impl<S: Store> Executions<S> {
         {
             tracing::warn!(job = %entry.name, %error, "could not end the database session of a run that does not react");
         }
+        self.env.store.given_up();
         // Its session is gone, so a future that waits for ever may be dropped; a thread that is blocked does not notice.
         attempt.abort();
         tokio::select! {

@@ -28,6 +28,8 @@ use crate::{Instant, StoreError, clock::Clock, store::Nudge};
 const TRIES: u32 = 3;
 /// Statements of the scheduler itself take at most this.
 const CONTROL_LIMIT: Duration = Duration::from_secs(4);
+/// A step of the scheduler itself takes at most this, seen from here: a frozen peer or a lost route answers nothing.
+const DEADLINE: Duration = Duration::from_secs(6);
 /// A statement of a job takes at most this, whatever its timeout.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// A frozen owner's rows are free again after this.
@@ -56,6 +58,8 @@ pub struct SqlStore {
     process: Arc<dyn Clock>,
     nudges: broadcast::Sender<Nudge>,
     notifications: Option<Arc<Notifications>>,
+    /// Called before a wait that was too long is given up.
+    on_deadline: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// A work transaction. Dropping it rolls back.
@@ -111,7 +115,28 @@ impl SqlStore {
             Some(notifications) => notifications.of(service),
             None => broadcast::Sender::new(NUDGES),
         };
-        Self { control, work, service: service.into(), time, process, nudges, notifications }
+        let (service, on_deadline): (Arc<str>, Arc<dyn Fn() + Send + Sync>) = (service.into(), Arc::new(|| {}));
+        Self { control, work, service, time, process, nudges, notifications, on_deadline }
+    }
+
+    /// What is called before a wait for a database that does not answer is given up: its connections are not to be lent
+    /// again.
+    #[must_use]
+    pub fn on_deadline(mut self, on_deadline: Arc<dyn Fn() + Send + Sync>) -> Self {
+        self.on_deadline = on_deadline;
+        self
+    }
+
+    /// Waits at most [`DEADLINE`], whatever the server does.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let mut work = std::pin::pin!(work);
+        match tokio::time::timeout(DEADLINE, work.as_mut()).await {
+            Ok(done) => done,
+            Err(_) => {
+                (self.on_deadline)();
+                Err(StoreError::Unavailable(format!("no answer within {DEADLINE:?}")))
+            }
+        }
     }
 
     fn backend(&self) -> DbBackend {
@@ -134,7 +159,7 @@ impl SqlStore {
         work: impl for<'a> Fn(&'a Ctl) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
         let store = self.clone();
-        uncancelled(async move { store.tries(&work).await }).await
+        uncancelled(async move { store.in_time(store.tries(&work)).await }).await
     }
 
     async fn tries<T>(&self, work: &Work<T>) -> Result<T, StoreError> {
@@ -198,7 +223,7 @@ impl SqlStore {
     /// Begins a work transaction on `db`, in a task that nothing cancels.
     async fn begin_on(&self, db: DatabaseConnection, limit: Duration) -> Result<(SqlTx, Instant), StoreError> {
         let store = self.clone();
-        let (tx, now, session) = uncancelled(async move { store.open(&db, limit).await }).await?;
+        let (tx, now, session) = uncancelled(async move { store.in_time(store.open(&db, limit)).await }).await?;
         Ok((SqlTx { tx, now, session }, now))
     }
 

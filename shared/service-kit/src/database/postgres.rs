@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use database::Fault;
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
 use sqlx::{
     ConnectOptions, Connection, Executor,
@@ -59,6 +60,11 @@ pub(super) fn pool(url: &Secret, schema: &str, service: &str, pool: Pool) -> any
                 Ok(tokio::time::timeout(TEST, connection.ping()).await.is_ok_and(|pinged| pinged.is_ok()))
             })
         })
+        .after_release(|_connection, _meta| {
+            // An error closes it at once; the server rolls back what was open.
+            let lend = if database::suspected() { Err(sqlx::Error::WorkerCrashed) } else { Ok(true) };
+            Box::pin(std::future::ready(lend))
+        })
         .connect_lazy_with(options);
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
@@ -67,11 +73,11 @@ pub(super) fn pool(url: &Secret, schema: &str, service: &str, pool: Pool) -> any
 ///
 /// # Errors
 /// When the database is away or does not allow it.
-pub async fn create_schema(url: &Secret, schema: &str) -> anyhow::Result<()> {
-    let options = connect_options(url, "public", "belfry/migrate")?;
-    let mut connection = tokio::time::timeout(Duration::from_secs(5), options.connect()).await??;
+pub async fn create_schema(url: &Secret, schema: &str) -> Result<(), Fault> {
+    let options = connect_options(url, "public", "belfry/migrate").map_err(|error| Fault::Broken(error.to_string()))?;
+    let connecting = tokio::time::timeout(Duration::from_secs(5), options.connect()).await;
+    let mut connection = connecting.map_err(|_| Fault::Unavailable("it does not answer".to_owned()))??;
     let schema = schema.replace('"', "\"\"");
     connection.execute(sqlx::AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))).await?;
-    connection.close().await?;
-    Ok(())
+    Ok(connection.close().await?)
 }

@@ -12,6 +12,7 @@ use std::{
 
 use axum::{
     Router,
+    body::Body,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
@@ -26,8 +27,10 @@ use crate::telemetry;
 
 /// Bodies larger than this are refused.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// An answer takes at most this; the work goes on to its own end.
-const TIME_MAX: Duration = Duration::from_secs(30);
+/// A body is there within this.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// An answer takes at most this once the request is whole: within 5 s whoever asks knows that the database is away.
+const ANSWER_TIME: Duration = Duration::from_millis(4_700);
 /// Callers a rate limit remembers before it forgets those that are within it.
 const CALLERS_MAX: usize = 100_000;
 
@@ -62,7 +65,7 @@ pub fn wrap(routes: Router, layers: Layers) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&layers.access), auth::identify))
         .layer(middleware::from_fn_with_state(Arc::clone(&layers.changed), tell_of_changes))
         .layer(middleware::from_fn(keep_whole))
-        .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn(read_body))
         .layer(middleware::from_fn_with_state(limits, limit_rate))
         .layer(tower_http::compression::CompressionLayer::new())
         .layer(middleware::from_fn_with_state(service, see))
@@ -156,21 +159,37 @@ async fn limit_rate(State(limits): State<Arc<Limits>>, request: Request, next: N
     next.run(request).await
 }
 
-/// An answer is late: say so. The work itself is in a task below and ends by itself.
-async fn limit_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(TIME_MAX, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::unavailable().into_response(),
+/// The body is read before anything begins, so that a slow client holds nothing.
+async fn read_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Err(error)) if too_large(&error) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
+            .detail(format!("a body has at most {BODY_BYTES_MAX} bytes"))
+            .into_response(),
+        Ok(Err(_)) => Problem::new(StatusCode::BAD_REQUEST).detail("the body did not arrive whole").into_response(),
+        Err(_) => Problem::new(StatusCode::REQUEST_TIMEOUT).into_response(),
     }
 }
 
-/// The whole handler runs in a task that nothing cancels, also when the client leaves: what it began, it ends.
+fn too_large(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
+}
+
+/// The whole handler runs in a task that nothing cancels, also when the client leaves: what it began, it ends. Only its
+/// deadline ends it, and then its connections are closed: the server rolls back.
 async fn keep_whole(request: Request, next: Next) -> Response {
     #[expect(clippy::disallowed_methods, reason = "a handler is never cancelled; it ends by itself within its limits")]
-    let task = tokio::spawn(next.run(request).in_current_span());
-    match task.await {
-        Ok(response) => response,
-        Err(error) => Problem::internal(&error).into_response(),
+    let mut task = tokio::spawn(next.run(request).in_current_span());
+    match tokio::time::timeout(ANSWER_TIME, &mut task).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => Problem::internal(&error).into_response(),
+        Err(_) => {
+            database::suspect();
+            task.abort();
+            tracing::warn!("a request took too long; it was ended");
+            Problem::unavailable().into_response()
+        }
     }
 }
 

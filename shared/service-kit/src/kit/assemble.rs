@@ -21,6 +21,7 @@ use super::{
     Options,
     ready::{self, Gate},
     runtimes::{Runtimes, WORK_THREADS},
+    upgrade::Upgrade,
 };
 use crate::{
     admin::{self, Admin, Operated},
@@ -190,9 +191,10 @@ impl Shared<'_> {
     async fn part(&self, service: &Service) -> anyhow::Result<Part> {
         let place = Place::of(&self.config.process.database, service.name);
         let (api, work, keep) = self.pools(&place, service)?;
-        if self.options.start.embedded {
-            migrate(&place, &api, service, self.config).await?;
-        }
+        let upgrade = match self.options.start.embedded {
+            true => Upgrade::of(service, &place, api.clone()).begin().await?,
+            false => None,
+        };
         let db = Db::new(api.clone(), place.reader(&api)?);
         let store = SqlStore::new(
             keep.clone(),
@@ -201,9 +203,10 @@ impl Shared<'_> {
             Time::Database,
             Arc::clone(&self.clock),
             self.notifications.clone(),
-        );
+        )
+        .on_deadline(Arc::new(database::suspect));
         let gate = {
-            let (gate, looking) = ready::watch(service, keep.clone(), self.health.clone(), self.stop.clone());
+            let (gate, looking) = ready::watch(service, upgrade, keep.clone(), self.health.clone(), self.stop.clone());
             self.runtimes.keep.spawn(looking);
             gate
         };
@@ -362,27 +365,16 @@ impl Shared<'_> {
     }
 }
 
-/// Brings a service's tables up to date, making its schema where there is none.
-pub(crate) async fn migrate(
-    place: &Place,
-    db: &DatabaseConnection,
-    service: &Service,
-    config: &Config,
-) -> anyhow::Result<()> {
-    if let (Place::Schema { schema, .. }, DatabaseUrl::Postgres(url)) = (place, &config.process.database) {
-        crate::database::create_schema(url, schema).await?;
-    }
-    (service.tables.up)(db)
-        .await
-        .with_context(|| format!("the tables of {} could not be brought up to date", service.name))
-}
-
 /// Brings the tables of services up to date and ends.
 pub(crate) async fn migrate_all(services: &[Service], config: &Config) -> anyhow::Result<()> {
     for service in services {
         let place = Place::of(&config.process.database, service.name);
         let db = place.pool(service.name, Pool::Keep)?;
-        migrate(&place, &db, service, config).await?;
+        let upgrade = Upgrade::of(service, &place, db.clone());
+        upgrade
+            .run()
+            .await
+            .with_context(|| format!("the tables of {} could not be brought up to date", service.name))?;
         tracing::info!(service = service.name, "tables are up to date");
         db.close().await?;
     }

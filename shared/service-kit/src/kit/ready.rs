@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use database::Fault;
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::upgrade::Upgrade;
 use crate::{health::Health, service::Service};
 
 /// How often it is looked at.
@@ -30,6 +32,7 @@ impl Gate {
 /// Looks at a service's database for as long as the process runs.
 pub(super) fn watch(
     service: &Service,
+    mut upgrade: Option<Upgrade>,
     db: DatabaseConnection,
     health: Health,
     stop: CancellationToken,
@@ -39,6 +42,13 @@ pub(super) fn watch(
     let looking = async move {
         let mut migrated = false;
         while !stop.is_cancelled() {
+            upgrade = match upgrade {
+                Some(upgrade) => upgrade.begin().await.unwrap_or_else(|fault| {
+                    tracing::error!(service = name, %fault, "the tables could not be brought up to date");
+                    None
+                }),
+                None => None,
+            };
             let state = look(&db, tables, migrated).await;
             match &state {
                 Ok(()) => {
@@ -57,18 +67,17 @@ pub(super) fn watch(
 async fn look(db: &DatabaseConnection, tables: crate::service::Tables, migrated: bool) -> Result<(), String> {
     let look = async {
         if migrated {
-            return db.execute_unprepared("SELECT 1").await.map(|_| 0);
+            return Ok(db.execute_unprepared("SELECT 1").await.map(|_| 0)?);
         }
-        (tables.pending)(db).await
+        Ok::<usize, Fault>((tables.pending)(db).await?)
     };
-    match tokio::time::timeout(PATIENCE, look).await {
-        Ok(Ok(0)) => Ok(()),
-        Ok(Ok(_)) => Err("the tables are not up to date: run `belfry migrate`".to_owned()),
+    match database::within(PATIENCE, look).await {
+        Ok(0) => Ok(()),
+        Ok(_) => Err("the tables are not up to date: run `belfry migrate`".to_owned()),
         // The driver's text may tell where the database is; the log has it, the answer does not.
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "the database was looked at");
+        Err(fault) => {
+            tracing::debug!(%fault, "the database was looked at");
             Err("the database cannot be reached".to_owned())
         }
-        Err(_) => Err("the database does not answer".to_owned()),
     }
 }

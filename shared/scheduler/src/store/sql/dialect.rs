@@ -1,6 +1,10 @@
 //! Where the two engines differ: lists and records as parameters, and a few words.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, ExecResult, QueryResult, Statement, sea_query::Value};
+use std::time::Duration;
+
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement, sea_query::Value,
+};
 use uuid::Uuid;
 
 use crate::{Instant, StoreError};
@@ -89,17 +93,28 @@ impl Sql {
     }
 
     pub(super) async fn all(self, tx: &DatabaseTransaction, text: &str) -> Result<Vec<QueryResult>, StoreError> {
-        Ok(tx.query_all_raw(self.statement(text)).await?)
+        answered(tx.query_all_raw(self.statement(text))).await
     }
 
     pub(super) async fn one(self, tx: &DatabaseTransaction, text: &str) -> Result<Option<QueryResult>, StoreError> {
-        Ok(tx.query_one_raw(self.statement(text)).await?)
+        answered(tx.query_one_raw(self.statement(text))).await
     }
 
     pub(super) async fn run(self, tx: &DatabaseTransaction, text: &str) -> Result<u64, StoreError> {
-        Ok(tx.execute_raw(self.statement(text)).await.map(|done: ExecResult| done.rows_affected())?)
+        answered(tx.execute_raw(self.statement(text))).await.map(|done: ExecResult| done.rows_affected())
     }
 }
+
+/// Waits at most [`ANSWER`]; whoever rolls back then finds the connection as silent, and closes it.
+async fn answered<T>(statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(ANSWER, statement).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {ANSWER:?}"))),
+    }
+}
+
+/// A statement takes at most this, seen from here; the server ends it after 10 s if it can.
+const ANSWER: Duration = Duration::from_secs(12);
 
 fn postgres(kind: Type) -> &'static str {
     match kind {

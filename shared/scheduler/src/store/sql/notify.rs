@@ -7,7 +7,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{
+    Executor,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +18,10 @@ use crate::{Instant, store::Nudge};
 
 /// The one channel of all services.
 const CHANNEL: &str = "belfry";
+/// A connection on which nothing was said for so long is asked whether it still is one.
+const QUIET: Duration = Duration::from_secs(60);
+/// How long it may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 /// After a lost connection.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -63,9 +70,16 @@ impl Notifications {
         // What was said before this connection listened is lost: look.
         self.look_everywhere();
         loop {
-            match listener.try_recv().await? {
-                Some(said) => self.pass_on(said.payload()),
-                None => self.look_everywhere(),
+            match tokio::time::timeout(QUIET, listener.try_recv()).await {
+                Ok(said) => match said? {
+                    Some(said) => self.pass_on(said.payload()),
+                    None => self.look_everywhere(),
+                },
+                // Nothing was said, or nobody is there any more: only a question tells.
+                Err(_) => {
+                    let asked = tokio::time::timeout(ANSWER, listener.execute("SELECT 1")).await;
+                    asked.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                }
             }
         }
     }

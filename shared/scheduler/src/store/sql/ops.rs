@@ -45,7 +45,7 @@ impl Store for SqlStore {
             return Ok(now);
         }
         let sql = Statement::from_string(DbBackend::Postgres, "SELECT statement_timestamp() AS now");
-        let row = self.control.query_one_raw(sql).await?;
+        let row = self.in_time(async { Ok(self.control.query_one_raw(sql).await?) }).await?;
         let row = row.ok_or_else(|| StoreError::Broken("no answer to SELECT".to_owned()))?;
         Ok(row.try_get("", "now")?)
     }
@@ -199,22 +199,27 @@ impl Store for SqlStore {
     }
 
     async fn commit(&self, tx: SqlTx) -> Result<(), StoreError> {
-        uncancelled(async move { Ok(tx.tx.commit().await?) }).await
+        let store = self.clone();
+        uncancelled(async move { store.in_time(async { Ok(tx.tx.commit().await?) }).await }).await
     }
 
     async fn rollback(&self, tx: SqlTx) -> Result<(), StoreError> {
-        uncancelled(async move { Ok(tx.tx.rollback().await?) }).await
+        let store = self.clone();
+        uncancelled(async move { store.in_time(async { Ok(tx.tx.rollback().await?) }).await }).await
     }
 
     fn session(&self, tx: &SqlTx) -> Option<i64> {
         tx.session
     }
 
+    fn given_up(&self) {
+        (self.on_deadline)();
+    }
+
     async fn kill(&self, session: i64) -> Result<(), StoreError> {
         let sql = "SELECT pg_terminate_backend($1::int)";
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [session.into()]);
-        self.control.execute_raw(statement).await?;
-        Ok(())
+        self.in_time(async { Ok(self.control.execute_raw(statement).await.map(drop)?) }).await
     }
 
     async fn complete(&self, tx: &mut SqlTx, held: Held, ending: &Ending) -> Result<bool, StoreError> {
@@ -262,8 +267,7 @@ impl Store for SqlStore {
         }
         let payload = notify::payload(&self.service, nudge);
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, notify::SQL, [payload.into()]);
-        self.control.execute_raw(statement).await?;
-        Ok(())
+        self.in_time(async { Ok(self.control.execute_raw(statement).await.map(drop)?) }).await
     }
 
     fn nudges(&self) -> broadcast::Receiver<Nudge> {

@@ -1,0 +1,115 @@
+//! Servers of a test's own, which it may stop, kill and start again.
+
+use std::{
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::{eventually_within, project};
+
+/// How long a server may take to be up.
+const UP: Duration = Duration::from_secs(60);
+
+enum Kind {
+    Postgres,
+    Kafka { controller: u16 },
+}
+
+/// A PostgreSQL or Kafka of one test.
+pub struct Server {
+    kind: Kind,
+    port: u16,
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+/// Ports of loopback that are free now.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let bound = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+    bound.map(|listener| listener.local_addr().expect("it is bound").port())
+}
+
+impl Server {
+    /// A PostgreSQL that is not started yet.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    pub fn postgres() -> Self {
+        let [port] = free_ports();
+        Self { kind: Kind::Postgres, port, folder: folder(), child: None }
+    }
+
+    /// A Kafka that is not started yet.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    pub fn kafka() -> Self {
+        let [port, controller] = free_ports();
+        Self { kind: Kind::Kafka { controller }, port, folder: folder(), child: None }
+    }
+
+    /// `host:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it, with what it had before.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start(&mut self) {
+        let servers = project().join("shared/test-kit/servers");
+        let (folder, port) = (self.folder.path(), self.port.to_string());
+        let mut command = match self.kind {
+            Kind::Postgres => {
+                let mut command = Command::new(servers.join("postgres.sh"));
+                command.arg(folder).arg(&port);
+                command
+            }
+            Kind::Kafka { controller } => {
+                let mut command = Command::new(servers.join("kafka.sh"));
+                command.arg("run").arg(folder).arg(&port).arg(controller.to_string());
+                command
+            }
+        };
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it can be started");
+        self.child = Some(child);
+        let address = self.address();
+        eventually_within(UP, "the server to answer", async || {
+            tokio::net::TcpStream::connect(&address).await.is_ok().then_some(())
+        })
+        .await;
+    }
+
+    /// Stops it at once, as a crash would.
+    ///
+    /// # Panics
+    /// When it was not started.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it was started");
+        // PostgreSQL's children end with their parent when it stops immediately; a killed parent leaves them for a moment.
+        let signal = if matches!(self.kind, Kind::Postgres) { "-QUIT" } else { "-KILL" };
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill can be started");
+        assert!(sent.success(), "the server is there");
+        child.wait().expect("it can be waited for");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// A folder that the server's own user may enter.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).expect("its rights can be set");
+    folder
+}
