@@ -116,5 +116,8 @@ fn problem(status: StatusCode, bytes: &[u8]) -> String {
         let part = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
         said = format!("{said}\n  {}: {}", part("field"), part("message"));
     }
+    if status == StatusCode::UNAUTHORIZED {
+        said.push_str("; give it with --token or BELFRY_TOKEN");
+    }
     said
 }

@@ -60,3 +60,31 @@ pub(crate) fn config(services: &Services) -> ExitCode {
         Err(code) => code,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use service_kit::config::{documentation, example};
+
+    use super::all;
+
+    #[test]
+    fn the_configuration_page_of_the_catalogue_is_what_the_code_reads() {
+        test_kit::page("docs/configuration.md", &documentation(&all()));
+    }
+
+    #[test]
+    fn the_example_of_the_catalogue_is_what_the_code_reads() {
+        test_kit::page(".env.example", &example(&all()));
+    }
+
+    #[test]
+    fn no_variable_is_in_the_catalogue_twice() {
+        let example = example(&all());
+        let names: Vec<&str> =
+            example.lines().filter_map(|line| Some(line.strip_prefix('#')?.split_once('=')?.0)).collect();
+        let once: BTreeSet<&&str> = names.iter().filter(|name| !name.contains(' ')).collect();
+        assert_eq!(once.len(), names.iter().filter(|name| !name.contains(' ')).count());
+    }
+}

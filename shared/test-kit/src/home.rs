@@ -92,11 +92,6 @@ impl Home {
         &self.vars
     }
 
-    /// The arguments of `serve` to live here; always embedded mode, so that the tables are made.
-    pub fn args(&self) -> Vec<String> {
-        vec!["--embedded".to_owned(), "--data-dir".to_owned(), self.folder.path().display().to_string()]
-    }
-
     /// The folder that goes away with it.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()

@@ -36,6 +36,8 @@ pub struct Process {
     pub admin: Client,
     /// Where its public API listens.
     pub api_address: String,
+    /// Where its operations API listens.
+    pub admin_address: String,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -45,9 +47,21 @@ impl Process {
     /// # Panics
     /// When it does not come up; with what it said.
     pub fn start(binary: &str, home: &Home, vars: &[(&str, &str)]) -> Self {
+        Self::run(binary, &["serve", "--embedded"], home, vars)
+    }
+
+    /// Starts every service in one process (`belfry up`) at home, and waits until it is up.
+    ///
+    /// # Panics
+    /// When it does not come up; with what it said.
+    pub fn platform(binary: &str, home: &Home, vars: &[(&str, &str)]) -> Self {
+        Self::run(binary, &["up"], home, vars)
+    }
+
+    fn run(binary: &str, command_line: &[&str], home: &Home, vars: &[(&str, &str)]) -> Self {
         // setpriv becomes the program; the kernel kills it when the thread of this test ends.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", binary, "serve"]).args(home.args());
+        command.args(["--pdeathsig", "KILL", binary]).args(command_line).arg("--data-dir").arg(home.folder());
         command.env_clear().env("PATH", "/usr/bin:/bin");
         command.envs(home.vars().iter().cloned());
         command.envs([("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json")]);
@@ -76,7 +90,7 @@ impl Process {
             drop(child.kill());
             panic!("{binary} did not come up on {}:\n{said}", home.name);
         };
-        Self { child, api: Client::new(&api), admin: Client::new(&admin), api_address: api, log }
+        Self { child, api: Client::new(&api), admin: Client::new(&admin), api_address: api, admin_address: admin, log }
     }
 
     /// Waits until it says that it is ready.

@@ -55,9 +55,11 @@ fn a_command_that_is_not_one_is_a_usage_error() {
 async fn a_second_process_on_the_same_files_is_refused_and_told_who_has_them() {
     let home = Home::embedded();
     let first = blog(&home).await;
-    let args: Vec<String> = ["serve".to_owned()].into_iter().chain(home.args()).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (code, said) = run(&args, &[("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0")]);
+    let folder = home.folder().to_string_lossy();
+    let (code, said) = run(
+        &["serve", "--embedded", "--data-dir", &folder],
+        &[("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0")],
+    );
     assert_eq!(code, 1, "{said}");
     assert!(said.contains(&format!("process {}", first.id())), "{said}");
 }
