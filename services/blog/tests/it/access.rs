@@ -61,7 +61,12 @@ async fn writing_needs_a_token_with_a_role_and_reading_shows_what_is_public() {
     let editor = world.token("editor");
     let seen = world.blog.api.send(Method::GET, &path, &[("authorization", &editor)], None).await;
     assert_eq!(seen.expect(200).json["title"], "Mine");
-    world.blog.api.send(Method::POST, &format!("{path}/publish"), &[("authorization", &editor)], None).await.expect(200);
+    world
+        .blog
+        .api
+        .send(Method::POST, &format!("{path}/publish"), &[("authorization", &editor)], None)
+        .await
+        .expect(200);
     world.blog.api.get(&path).await.expect(200);
 }
 

@@ -3,6 +3,7 @@
 mod decide;
 mod effects;
 mod ops;
+mod schedules;
 mod table;
 
 use std::{

@@ -1,9 +1,6 @@
 //! Stories of the runner, on memory and by a clock driven by hand.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use scheduler::{
@@ -17,16 +14,12 @@ use scheduler::{
 };
 
 use crate::{
-    jobs::{Deal, Do, ROWS, Replica, Told, due_in, every, pass, settle},
+    jobs::{Do, Replica, Told, every, pass, settle},
     world::{clock, memory},
 };
 
 fn told(told: &Told) -> Job<MemoryStore> {
     Job::tick("told", "does as told", every(60), told.clone())
-}
-
-fn deal(deal: &Deal) -> Job<MemoryStore> {
-    Job::claim("deal", "deals with due rows", every(86_400), deal.clone())
 }
 
 /// Settings whose timeout does not come into play.
@@ -236,100 +229,6 @@ async fn a_stop_gives_runs_back_and_the_next_replica_goes_on() {
     assert_eq!((runs[0].outcome, runs[0].attempt), (Some(Outcome::Succeeded), 1), "the attempt does not count");
     let last = job.runs.lock().unwrap().last().cloned().unwrap();
     assert_eq!(last.cursor, Some(serde_json::json!("half")), "it goes on where it was");
-}
-
-#[tokio::test]
-async fn a_row_is_dealt_with_at_its_moment_whatever_the_interval() {
-    let clock = clock();
-    let (store, _keep) = memory(&clock);
-    let job = Deal::default();
-    let replica = Replica::start(&store, &clock, [deal(&job)]);
-    settle().await;
-    let ids = due_in(&store, &clock, 30, 1);
-    replica.running.handle().changed();
-    settle().await;
-    clock.advance(Duration::from_millis(29_999));
-    settle().await;
-    assert_eq!(store.rows(ROWS)[0].due_at, Some(clock.now() + TimeDelta::milliseconds(1)));
-    clock.advance(Duration::from_millis(2));
-    settle().await;
-    let row = store.rows(ROWS).remove(0);
-    assert_eq!((row.id, row.due_at, row.data["times"].as_i64()), (ids[0], None, Some(1)));
-    let runs = replica.runs("deal").await;
-    assert_eq!(
-        (runs[0].wake_source, runs[0].lateness_ms, runs[0].items),
-        (Wake::Due, Some(1), 1),
-        "the margin of the clock's estimate"
-    );
-}
-
-#[tokio::test]
-async fn without_any_hint_a_row_is_at_most_a_sweep_late() {
-    let clock = clock();
-    let (store, _keep) = memory(&clock);
-    let job = Deal::default();
-    let replica = Replica::of(Replica::scheduler(&store, &clock).hints(false).job(deal(&job)), &clock);
-    replica.pass(7).await;
-    due_in(&store, &clock, 0, 3);
-    replica.pass(5).await;
-    assert!(store.rows(ROWS).iter().all(|row| row.due_at.is_none()));
-    assert_eq!(replica.runs("deal").await[0].items, 3);
-}
-
-#[tokio::test]
-async fn poison_rows_are_set_aside_and_the_others_go_through() {
-    let clock = clock();
-    let (store, _keep) = memory(&clock);
-    let job = Deal::default();
-    let ids = due_in(&store, &clock, 5, 1_000);
-    let bad = [ids[0], ids[499], ids[999]];
-    job.poison.lock().unwrap().extend(bad);
-    let replica = Replica::start(&store, &clock, [deal(&job)]);
-    replica.pass(6).await;
-    let left: Vec<_> = store.rows(ROWS).into_iter().filter(|row| row.due_at.is_some()).collect();
-    assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), bad);
-    let acts = job.acts.load(Ordering::Relaxed);
-    assert!(acts <= 2 + 3 * 2 * 10, "halving takes few batches: {acts}");
-    let aside = replica.running.handle().failures("deal", None, 10).await.unwrap();
-    assert_eq!(aside.len(), 3);
-    assert!(aside[0].error.contains("is poison"));
-
-    job.poison.lock().unwrap().clear();
-    replica.running.handle().retry_failure("deal", bad[0]).await.unwrap();
-    replica.pass(1).await;
-    assert_eq!(store.rows(ROWS).iter().filter(|row| row.due_at.is_some()).count(), 2);
-    replica.pass(40).await;
-    assert_eq!(store.rows(ROWS).iter().filter(|row| row.due_at.is_some()).count(), 0, "after 30 s by themselves");
-    assert!(replica.running.handle().failures("deal", None, 10).await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_job_that_leaves_its_rows_due_does_not_spin() {
-    let clock = clock();
-    let (store, _keep) = memory(&clock);
-    let job = Deal { forgets: true, ..Deal::default() };
-    due_in(&store, &clock, 1, 3);
-    let replica = Replica::start(&store, &clock, [deal(&job)]);
-    replica.pass(4).await;
-    assert!(job.acts.load(Ordering::Relaxed) < 20, "{job:?}", job = job.acts);
-    let aside = replica.running.handle().failures("deal", None, 10).await.unwrap();
-    assert!(aside[0].error.contains("still due"), "{aside:?}");
-}
-
-#[tokio::test]
-async fn a_paused_job_leaves_due_rows_alone_and_resuming_makes_a_pass_at_once() {
-    let clock = clock();
-    let (store, _keep) = memory(&clock);
-    let job = Deal::default();
-    let replica = Replica::start(&store, &clock, [deal(&job)]);
-    settle().await;
-    replica.running.handle().pause("deal", "an operator", "calm", None).await.unwrap();
-    due_in(&store, &clock, 1, 3);
-    replica.pass(20).await;
-    assert_eq!(job.acts.load(Ordering::Relaxed), 0);
-    replica.running.handle().resume("deal", ResumeFrom::Now).await.unwrap();
-    settle().await;
-    assert_eq!(store.rows(ROWS).iter().filter(|row| row.due_at.is_some()).count(), 0);
 }
 
 #[tokio::test]

@@ -7,122 +7,17 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Locked, MemoryStore, MemoryTx, Stored, effects::Effect};
+use super::{MemoryStore, MemoryTx, Stored, effects::Effect};
 use crate::{
     Instant, StoreError,
     kinds::Held,
     ledger::{Ending, FailureRow, NewRun, Outcome, Pause, ReplicaRow, RunRow, RunState, ScheduleRow},
-    policy::{self, Decision, Resume},
+    policy::{Decision, Resume},
     store::{
         Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
         Window, rules,
     },
 };
-
-/// A replica that was not seen for so long is forgotten.
-const FORGET: chrono::TimeDelta = chrono::TimeDelta::days(1);
-
-impl Locked<'_> {
-    fn announce(&mut self, replica: &str, said: &Announcement) -> Option<ScheduleRow> {
-        let now = self.now;
-        let hash = said.spec.hash();
-        let key = (said.job.clone(), replica.to_owned());
-        let started_at = self.state.replicas.get(&key).map_or(now, |row| row.started_at);
-        let (job, enabled, spec_hash) = (said.job.clone(), said.enabled, hash.clone());
-        let seen = ReplicaRow { job, replica: replica.to_owned(), enabled, spec_hash, started_at, seen_at: now };
-        self.state.replicas.insert(key, seen);
-        self.state.replicas.retain(|_, row| now - row.seen_at < FORGET);
-        match self.state.schedules.get(&said.job).cloned() {
-            None => {
-                let (anchor_at, next_at) = policy::first(&said.spec, now);
-                self.put_schedule(ScheduleRow {
-                    job: said.job.clone(),
-                    spec: said.spec.clone(),
-                    spec_hash: hash,
-                    spec_by: replica.to_owned(),
-                    spec_at: now,
-                    overrides: None,
-                    anchor_at,
-                    next_at,
-                    epoch: 1,
-                    last_start_at: None,
-                    pause: None,
-                    last_run_id: None,
-                    last_success_at: None,
-                    ledger_from: now,
-                });
-            }
-            Some(mut row) if said.starting && said.enabled && row.spec_hash != hash => {
-                (row.anchor_at, row.next_at) = policy::respec(&row, &said.spec, now);
-                row.spec = said.spec.clone();
-                row.spec_hash = hash;
-                replica.clone_into(&mut row.spec_by);
-                row.spec_at = now;
-                row.epoch += 1;
-                self.put_schedule(row);
-            }
-            Some(_) => {}
-        }
-        self.state.schedules.get(&said.job).cloned()
-    }
-
-    fn note(&mut self, job: &str, run: Uuid, outcome: Outcome) {
-        let Some(mut row) = self.state.schedules.get(job).cloned() else { return };
-        row.last_run_id = Some(run);
-        if outcome == Outcome::Succeeded {
-            row.last_success_at = Some(self.now);
-        }
-        self.put_schedule(row);
-    }
-
-    fn prune(&mut self, job: &str, keep: Retention) -> u64 {
-        let horizon = self.now - rules::delta(keep.age);
-        let done = |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Done;
-        let mut rows: Vec<&RunRow> = self.state.runs.values().filter(done).map(|stored| &stored.row).collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
-        let keep_rows = usize::try_from(keep.rows).unwrap_or(usize::MAX);
-        let good = |row: &RunRow| {
-            !matches!(row.outcome, Some(Outcome::Failed | Outcome::TimedOut | Outcome::Panicked | Outcome::Lost))
-        };
-        let old = |(at, row): &(usize, &&RunRow)| {
-            row.finished_at.is_some_and(|at| at < horizon) || (*at >= keep_rows && good(row))
-        };
-        let batch = usize::try_from(keep.batch).unwrap_or(usize::MAX);
-        let mut gone: Vec<(Uuid, Option<Instant>)> =
-            rows.iter().enumerate().filter(old).map(|(_, row)| (row.id, row.finished_at)).collect();
-        gone.reverse();
-        gone.truncate(batch);
-        let newest = gone.iter().filter_map(|(_, at)| *at).max();
-        for (id, _) in &gone {
-            self.remove_run(*id);
-        }
-        if let (Some(newest), Some(mut row)) = (newest, self.state.schedules.get(job).cloned()) {
-            row.ledger_from = row.ledger_from.max(newest);
-            self.put_schedule(row);
-        }
-        gone.len() as u64
-    }
-
-    fn resume(&mut self, job: &str, resume: &Resume) -> bool {
-        let Some(mut row) = self.state.schedules.get(job).cloned() else { return false };
-        if row.epoch != resume.seen_epoch {
-            return false;
-        }
-        row.epoch += 1;
-        row.pause = None;
-        row.next_at = resume.next_at;
-        self.put_schedule(row);
-        let now = self.now;
-        for new in resume.ledger.iter().chain(&resume.queued) {
-            let known =
-                self.state.runs.values().any(|stored| stored.row.job == job && stored.row.run_key == new.run_key);
-            if !known {
-                self.put_run(Stored { row: rules::row(job, new.clone(), now), exclusive: true });
-            }
-        }
-        true
-    }
-}
 
 #[async_trait]
 impl Store for MemoryStore {
