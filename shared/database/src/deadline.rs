@@ -45,11 +45,9 @@ pub fn suspected() -> bool {
 pub async fn within<T, E: From<Fault>>(limit: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     // Pinned outside the timeout, so that it is dropped after the suspicion was raised.
     let mut work = std::pin::pin!(work);
-    match tokio::time::timeout(limit, work.as_mut()).await {
-        Ok(done) => done,
-        Err(_) => {
-            suspect();
-            Err(Fault::Unavailable(format!("no answer within {limit:?}")).into())
-        }
-    }
+    let Ok(done) = tokio::time::timeout(limit, work.as_mut()).await else {
+        suspect();
+        return Err(Fault::Unavailable(format!("no answer within {limit:?}")).into());
+    };
+    done
 }

@@ -130,13 +130,11 @@ impl SqlStore {
     /// Waits at most [`DEADLINE`], whatever the server does.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let mut work = std::pin::pin!(work);
-        match tokio::time::timeout(DEADLINE, work.as_mut()).await {
-            Ok(done) => done,
-            Err(_) => {
-                (self.on_deadline)();
-                Err(StoreError::Unavailable(format!("no answer within {DEADLINE:?}")))
-            }
-        }
+        let Ok(done) = tokio::time::timeout(DEADLINE, work.as_mut()).await else {
+            (self.on_deadline)();
+            return Err(StoreError::Unavailable(format!("no answer within {DEADLINE:?}")));
+        };
+        done
     }
 
     fn backend(&self) -> DbBackend {

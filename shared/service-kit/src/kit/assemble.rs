@@ -191,10 +191,8 @@ impl Shared<'_> {
     async fn part(&self, service: &Service) -> anyhow::Result<Part> {
         let place = Place::of(&self.config.process.database, service.name);
         let (api, work, keep) = self.pools(&place, service)?;
-        let upgrade = match self.options.start.embedded {
-            true => Upgrade::of(service, &place, api.clone()).begin().await?,
-            false => None,
-        };
+        let upgrade =
+            if self.options.start.embedded { Upgrade::of(service, &place, api.clone()).begin().await? } else { None };
         let db = Db::new(api.clone(), place.reader(&api)?);
         let store = SqlStore::new(
             keep.clone(),

@@ -70,16 +70,15 @@ impl Notifications {
         // What was said before this connection listened is lost: look.
         self.look_everywhere();
         loop {
-            match tokio::time::timeout(QUIET, listener.try_recv()).await {
-                Ok(said) => match said? {
-                    Some(said) => self.pass_on(said.payload()),
-                    None => self.look_everywhere(),
-                },
+            let Ok(said) = tokio::time::timeout(QUIET, listener.try_recv()).await else {
                 // Nothing was said, or nobody is there any more: only a question tells.
-                Err(_) => {
-                    let asked = tokio::time::timeout(ANSWER, listener.execute("SELECT 1")).await;
-                    asked.map_err(|_| sqlx::Error::PoolTimedOut)??;
-                }
+                let asked = tokio::time::timeout(ANSWER, listener.execute("SELECT 1")).await;
+                asked.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                continue;
+            };
+            match said? {
+                Some(said) => self.pass_on(said.payload()),
+                None => self.look_everywhere(),
             }
         }
     }
