@@ -22,6 +22,9 @@ use crate::{
     store::{Store, memory::MemoryStore},
 };
 
+/// Runs that are remembered of each job of this replica alone.
+const LOCAL_RUNS: usize = 20;
+
 /// The jobs of one service, ready to be started.
 pub struct Scheduler<S: Store> {
     service: String,
@@ -134,7 +137,7 @@ impl<S: Store> Scheduler<S> {
             give_back,
             tracker,
         };
-        let memory = MemoryStore::new(Arc::clone(&shared.clock));
+        let memory = MemoryStore::brief(Arc::clone(&shared.clock), LOCAL_RUNS);
         let cluster = shared.start(self.store, cluster);
         let local = shared.start(memory, local);
         Running { handle: Handle::new(cluster, local), shared }

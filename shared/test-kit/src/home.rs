@@ -6,6 +6,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::template::template;
+
 /// The variables of one kind of home.
 pub struct Home {
     /// What to call it in messages.
@@ -43,9 +45,27 @@ fn server() -> String {
 /// When there is no server.
 pub async fn database() -> String {
     let server = server();
-    let name = format!("t_{}", Uuid::now_v7().simple());
+    made(&server, "").await
+}
+
+/// The URL of a new database in which the tables of every service are there. Only on the server of a test run: the one
+/// for development outlives changes of the tables, and services make their own there.
+#[expect(clippy::disallowed_methods, reason = "the servers of the test run are told by the environment")]
+async fn with_tables() -> String {
+    let server = server();
+    if std::env::var("BELFRY_SERVERS").is_err() {
+        return made(&server, "").await;
+    }
     let mut connection = PgConnection::connect(&server).await.expect("the server answers");
-    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    let template = template(&mut connection, &server).await;
+    connection.close().await.expect("a connection can be closed");
+    made(&server, &format!("TEMPLATE {template}")).await
+}
+
+async fn made(server: &str, template: &str) -> String {
+    let name = format!("t_{}", Uuid::now_v7().simple());
+    let mut connection = PgConnection::connect(server).await.expect("the server answers");
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name} {template}"));
     connection.execute(create).await.expect("a database can be made");
     connection.close().await.expect("a connection can be closed");
     let (base, _) = server.rsplit_once('/').expect("DATABASE_URL names a database");
@@ -64,7 +84,7 @@ impl Home {
 
     /// A PostgreSQL database of this test's own, and the Kafka of the test run.
     pub async fn servers() -> Self {
-        let url = database().await;
+        let url = with_tables().await;
         let folder = tempfile::tempdir().expect("a folder can be made");
         let vars = vec![("DATABASE_URL".to_owned(), url.clone()), ("KAFKA_BROKERS".to_owned(), kafka())];
         Self { name: "PostgreSQL and Kafka", vars, folder, database: Some(url), ours: true }
@@ -80,6 +100,12 @@ impl Home {
         vars.extend(database.map(|url| ("DATABASE_URL".to_owned(), url.to_owned())));
         vars.extend(kafka.map(|brokers| ("KAFKA_BROKERS".to_owned(), brokers.to_owned())));
         Self { name: "servers of the test's own", vars, folder, database: database.map(str::to_owned), ours: false }
+    }
+
+    /// Its database goes away with it.
+    pub(crate) fn owning(mut self) -> Self {
+        self.ours = true;
+        self
     }
 
     /// Both.

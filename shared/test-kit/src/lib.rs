@@ -18,6 +18,7 @@ mod recorded;
 mod server;
 pub mod signing;
 mod tables;
+mod template;
 
 pub use scheduler::clock::ManualClock;
 

@@ -27,8 +27,8 @@ impl Tables {
     /// # Panics
     /// When there is no server, or a statement is refused.
     pub async fn postgres(create: impl Fn(DbBackend) -> Vec<String>) -> Self {
-        let home = Home::servers().await;
-        let url = home.url().expect("a home on servers has a database").to_owned();
+        let url = crate::database().await;
+        let home = Home::at(Some(&url), None).owning();
         Self::made(&url, 8, home, create).await
     }
 

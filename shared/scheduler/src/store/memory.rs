@@ -7,7 +7,7 @@ mod schedules;
 mod table;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,7 +22,7 @@ pub use self::{
 use crate::{
     Instant, StoreError,
     clock::Clock,
-    ledger::{FailureRow, ReplicaRow, RunRow, ScheduleRow},
+    ledger::{FailureRow, ReplicaRow, RunRow, RunState, ScheduleRow},
     store::Nudge,
 };
 
@@ -47,12 +47,60 @@ struct Stored {
 struct State {
     schedules: BTreeMap<String, ScheduleRow>,
     runs: BTreeMap<Uuid, Stored>,
+    /// The runs of each job, and those of them that are not done.
+    of_job: BTreeMap<String, Runs>,
+    keys: HashMap<(String, String), Uuid>,
     replicas: BTreeMap<(String, String), ReplicaRow>,
     failures: BTreeMap<(String, Uuid), FailureRow>,
     tables: BTreeMap<String, BTreeMap<Uuid, DueRow>>,
     /// Rows that a transaction has locked, and which.
     locks: BTreeMap<(String, Uuid), u64>,
     serial: u64,
+    /// Runs of a job that are kept at most, where there is a limit beside the runner's pruning.
+    keep: Option<usize>,
+}
+
+/// The runs of one job.
+#[derive(Default)]
+struct Runs {
+    all: BTreeSet<Uuid>,
+    open: BTreeSet<Uuid>,
+}
+
+impl State {
+    /// Puts a run, or takes it away, and what leads to it; what was there before.
+    fn place(&mut self, id: Uuid, stored: Option<Stored>) -> Option<Stored> {
+        let old = match &stored {
+            Some(stored) => self.runs.insert(id, stored.clone()),
+            None => self.runs.remove(&id),
+        };
+        if let Some(Stored { row, .. }) = &old {
+            self.keys.remove(&(row.job.clone(), row.run_key.clone()));
+            if let Some(runs) = self.of_job.get_mut(&row.job) {
+                runs.all.remove(&id);
+                runs.open.remove(&id);
+            }
+        }
+        if let Some(Stored { row, .. }) = stored {
+            self.keys.insert((row.job.clone(), row.run_key), id);
+            let runs = self.of_job.entry(row.job).or_default();
+            runs.all.insert(id);
+            if row.state != RunState::Done {
+                runs.open.insert(id);
+            }
+        }
+        old
+    }
+
+    /// The runs of a job, oldest id first.
+    fn runs_of(&self, job: &str) -> impl DoubleEndedIterator<Item = &Stored> {
+        self.of_job.get(job).into_iter().flat_map(|runs| &runs.all).filter_map(|id| self.runs.get(id))
+    }
+
+    /// Those that wait or run.
+    fn open_of(&self, job: &str) -> impl Iterator<Item = &Stored> {
+        self.of_job.get(job).into_iter().flat_map(|runs| &runs.open).filter_map(|id| self.runs.get(id))
+    }
 }
 
 fn open(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -78,6 +126,13 @@ impl MemoryStore {
     /// An empty store that goes by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { state: Arc::default(), clock, nudges: broadcast::Sender::new(NUDGES) }
+    }
+
+    /// An empty store that keeps only so many runs of each job: for jobs of one replica, of which only the latest matter.
+    pub fn brief(clock: Arc<dyn Clock>, keep: usize) -> Self {
+        let this = Self::new(clock);
+        open(&this.state).keep = Some(keep);
+        this
     }
 
     fn begin_tx(&self) -> MemoryTx {
@@ -122,12 +177,27 @@ impl<'a> Locked<'a> {
 
     fn put_run(&mut self, stored: Stored) {
         let id = stored.row.id;
-        let old = self.state.runs.insert(id, stored);
+        let job = stored.row.job.clone();
+        let old = self.state.place(id, Some(stored));
+        let new = old.is_none();
         self.undo.push(Undo::Run(id, old.map(Box::new)));
+        if new {
+            self.forget(&job);
+        }
+    }
+
+    /// Where few runs of a job are kept, the oldest that is done goes when one comes.
+    fn forget(&mut self, job: &str) {
+        let Some(keep) = self.state.keep else { return };
+        let runs = self.state.of_job.get(job);
+        let oldest = runs.filter(|runs| runs.all.len() > keep).and_then(|runs| runs.all.difference(&runs.open).next());
+        if let Some(oldest) = oldest.copied() {
+            self.remove_run(oldest);
+        }
     }
 
     fn remove_run(&mut self, id: Uuid) {
-        let old = self.state.runs.remove(&id);
+        let old = self.state.place(id, None);
         self.undo.push(Undo::Run(id, old.map(Box::new)));
     }
 
@@ -146,7 +216,7 @@ impl<'a> Locked<'a> {
     /// Changes a run if its epoch is still the holder's and it is running. False: fenced.
     fn change(&mut self, held: crate::kinds::Held, change: impl FnOnce(&mut RunRow)) -> bool {
         let Some(stored) = self.state.runs.get(&held.id) else { return false };
-        if stored.row.epoch != held.epoch || stored.row.state != crate::ledger::RunState::Running {
+        if stored.row.epoch != held.epoch || stored.row.state != RunState::Running {
             return false;
         }
         let mut stored = stored.clone();
@@ -168,7 +238,7 @@ impl Drop for Locked<'_> {
             let state = &mut *self.state;
             match undo {
                 Undo::Schedule(key, old) => restore(&mut state.schedules, key, old.map(|old| *old)),
-                Undo::Run(key, old) => restore(&mut state.runs, key, old.map(|old| *old)),
+                Undo::Run(key, old) => drop(state.place(key, old.map(|old| *old))),
                 Undo::Failure(key, old) => restore(&mut state.failures, key, old),
                 Undo::Row(table, key, old) => restore(state.tables.entry(table).or_default(), key, old),
             }

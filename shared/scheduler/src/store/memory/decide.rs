@@ -39,8 +39,8 @@ impl Locked<'_> {
     }
 
     /// Whether the key is taken.
-    fn known(&self, job: &str, run_key: &str) -> bool {
-        self.state.runs.values().any(|stored| stored.row.job == job && stored.row.run_key == run_key)
+    pub(super) fn known(&self, job: &str, run_key: &str) -> bool {
+        self.state.keys.contains_key(&(job.to_owned(), run_key.to_owned()))
     }
 
     /// Inserts a row unless its key is taken.
@@ -57,12 +57,12 @@ impl Locked<'_> {
     fn going(&self, job: &str) -> Option<RunRow> {
         let going =
             |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Running && stored.exclusive;
-        self.state.runs.values().find(going).map(|stored| stored.row.clone())
+        self.state.open_of(job).find(going).map(|stored| stored.row.clone())
     }
 
     fn queued(&self, job: &str) -> Vec<RunRow> {
         let waits = |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Queued;
-        let mut rows: Vec<RunRow> = self.state.runs.values().filter(waits).map(|stored| stored.row.clone()).collect();
+        let mut rows: Vec<RunRow> = self.state.open_of(job).filter(waits).map(|stored| stored.row.clone()).collect();
         rows.sort_by_key(|row| (row.fire_at, row.id));
         rows
     }
@@ -112,9 +112,8 @@ impl Locked<'_> {
         rules::skip(&mut row, reason, self.now);
         let newest = self
             .state
-            .runs
-            .values()
-            .filter(|stored| stored.row.job == row.job && stored.row.nominal_at.is_some() && stored.row.id != row.id)
+            .runs_of(&row.job)
+            .filter(|stored| stored.row.nominal_at.is_some() && stored.row.id != row.id)
             .max_by_key(|stored| stored.row.nominal_until.or(stored.row.nominal_at))
             .cloned();
         match newest {
@@ -134,7 +133,7 @@ impl Locked<'_> {
     }
 
     pub(super) fn enqueue(&mut self, job: &str, new: NewRun, limit: u64) -> Enqueued {
-        let known = self.state.runs.values().find(|stored| stored.row.job == job && stored.row.run_key == new.run_key);
+        let known = self.state.keys.get(&(job.to_owned(), new.run_key.clone())).and_then(|id| self.state.runs.get(id));
         if let Some(stored) = known {
             let row = stored.row.clone();
             let since = row.queued_at.or(row.started_at).or(row.finished_at).unwrap_or(self.now);
@@ -182,9 +181,8 @@ impl Locked<'_> {
         let now = self.now;
         let dead: Vec<Stored> = self
             .state
-            .runs
-            .values()
-            .filter(|stored| stored.row.job == recovery.job && stored.row.state == RunState::Running)
+            .open_of(&recovery.job)
+            .filter(|stored| stored.row.state == RunState::Running)
             .filter(|stored| dead(&stored.row, stale, now))
             .cloned()
             .collect();

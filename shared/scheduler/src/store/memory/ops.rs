@@ -28,18 +28,24 @@ impl Store for MemoryStore {
     }
 
     async fn announce(&self, replica: &str, jobs: &[Announcement]) -> Result<Vec<ScheduleRow>, StoreError> {
-        self.atomically(|tx| Ok(jobs.iter().filter_map(|said| tx.announce(replica, said)).collect()))
+        self.atomically(|tx| {
+            tx.forget_replicas();
+            Ok(jobs.iter().filter_map(|said| tx.announce(replica, said)).collect())
+        })
     }
 
     async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
         let tx = self.lock();
-        let wanted = |row: &&ScheduleRow| jobs.is_empty() || jobs.contains(&row.job);
-        Ok(tx.state.schedules.values().filter(wanted).cloned().collect())
+        if jobs.is_empty() {
+            return Ok(tx.state.schedules.values().cloned().collect());
+        }
+        Ok(jobs.iter().filter_map(|job| tx.state.schedules.get(job)).cloned().collect())
     }
 
     async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {
         let tx = self.lock();
-        Ok(tx.state.replicas.values().filter(|row| row.job == job).cloned().collect())
+        let from = tx.state.replicas.range((job.to_owned(), String::new())..);
+        Ok(from.take_while(|((of, _), _)| of == job).map(|(_, row)| row.clone()).collect())
     }
 
     async fn decide(&self, decisions: Vec<Decision>, owner: &str, lease: Duration) -> Result<Vec<Decided>, StoreError> {
@@ -56,8 +62,8 @@ impl Store for MemoryStore {
 
     async fn running(&self, jobs: &[String]) -> Result<Vec<RunRow>, StoreError> {
         let tx = self.lock();
-        let running = |row: &&RunRow| row.state == RunState::Running && jobs.contains(&row.job);
-        Ok(tx.state.runs.values().map(|stored| &stored.row).filter(running).cloned().collect())
+        let open = jobs.iter().flat_map(|job| tx.state.open_of(job)).map(|stored| &stored.row);
+        Ok(open.filter(|row| row.state == RunState::Running).cloned().collect())
     }
 
     async fn recover(
@@ -160,10 +166,9 @@ impl Store for MemoryStore {
 
     async fn runs(&self, page: &RunPage) -> Result<Vec<RunRow>, StoreError> {
         let tx = self.lock();
-        let rows = tx.state.runs.values().rev().map(|stored| &stored.row);
+        let rows = tx.state.runs_of(&page.job).rev().map(|stored| &stored.row);
         let wanted = |row: &&RunRow| {
-            row.job == page.job
-                && page.before.is_none_or(|before| row.id < before)
+            page.before.is_none_or(|before| row.id < before)
                 && (page.outcomes.is_empty() || row.outcome.is_some_and(|outcome| page.outcomes.contains(&outcome)))
         };
         Ok(rows.filter(wanted).take(usize::try_from(page.limit).unwrap_or(usize::MAX)).cloned().collect())
@@ -171,15 +176,15 @@ impl Store for MemoryStore {
 
     async fn run_at(&self, job: &str, at: Instant) -> Result<Option<RunRow>, StoreError> {
         let tx = self.lock();
-        let rows = tx.state.runs.values().map(|stored| &stored.row);
-        let covers = |row: &&RunRow| row.job == job && row.nominal_at.is_some_and(|nominal| nominal <= at);
+        let rows = tx.state.runs_of(job).map(|stored| &stored.row);
+        let covers = |row: &&RunRow| row.nominal_at.is_some_and(|nominal| nominal <= at);
         Ok(rows.filter(covers).max_by_key(|row| (row.nominal_at, row.id)).cloned())
     }
 
     async fn previous_success(&self, job: &str) -> Result<Option<Instant>, StoreError> {
         let tx = self.lock();
-        let rows = tx.state.runs.values().map(|stored| &stored.row);
-        let good = |row: &&RunRow| row.job == job && row.outcome == Some(Outcome::Succeeded);
+        let rows = tx.state.runs_of(job).map(|stored| &stored.row);
+        let good = |row: &&RunRow| row.outcome == Some(Outcome::Succeeded);
         Ok(rows.filter(good).filter_map(|row| row.nominal_at).max())
     }
 

@@ -14,6 +14,12 @@ use crate::{
 const FORGET: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
 impl Locked<'_> {
+    /// Forgets replicas that were not seen for a day.
+    pub(super) fn forget_replicas(&mut self) {
+        let now = self.now;
+        self.state.replicas.retain(|_, row| now - row.seen_at < FORGET);
+    }
+
     pub(super) fn announce(&mut self, replica: &str, said: &Announcement) -> Option<ScheduleRow> {
         let now = self.now;
         let hash = said.spec.hash();
@@ -22,7 +28,6 @@ impl Locked<'_> {
         let (job, enabled, spec_hash) = (said.job.clone(), said.enabled, hash.clone());
         let seen = ReplicaRow { job, replica: replica.to_owned(), enabled, spec_hash, started_at, seen_at: now };
         self.state.replicas.insert(key, seen);
-        self.state.replicas.retain(|_, row| now - row.seen_at < FORGET);
         match self.state.schedules.get(&said.job).cloned() {
             None => {
                 let (anchor_at, next_at) = policy::first(&said.spec, now);
@@ -68,8 +73,8 @@ impl Locked<'_> {
 
     pub(super) fn prune(&mut self, job: &str, keep: Retention) -> u64 {
         let horizon = self.now - rules::delta(keep.age);
-        let done = |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Done;
-        let mut rows: Vec<&RunRow> = self.state.runs.values().filter(done).map(|stored| &stored.row).collect();
+        let done = |stored: &&Stored| stored.row.state == RunState::Done;
+        let mut rows: Vec<&RunRow> = self.state.runs_of(job).filter(done).map(|stored| &stored.row).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.id));
         let keep_rows = usize::try_from(keep.rows).unwrap_or(usize::MAX);
         let good = |row: &RunRow| {
@@ -105,9 +110,7 @@ impl Locked<'_> {
         self.put_schedule(row);
         let now = self.now;
         for new in resume.ledger.iter().chain(&resume.queued) {
-            let known =
-                self.state.runs.values().any(|stored| stored.row.job == job && stored.row.run_key == new.run_key);
-            if !known {
+            if !self.known(job, &new.run_key) {
                 self.put_run(Stored { row: rules::row(job, new.clone(), now), exclusive: true });
             }
         }

@@ -1,0 +1,83 @@
+//! Figures of blog on real servers, each beside a limit measured in the same run. `make bench`.
+//!
+//! Three repetitions, interleaved; the median is shown with the spread. Run it with `--quick` for a first look.
+
+#![allow(clippy::expect_used, reason = "a measurement that cannot go on panics; that is how it tells")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a measurement tells people what it finds")]
+
+#[path = "figures/fires.rs"]
+mod fires;
+#[path = "figures/idle.rs"]
+mod idle;
+#[path = "figures/lateness.rs"]
+mod lateness;
+#[path = "figures/rows.rs"]
+mod rows;
+#[path = "figures/table.rs"]
+mod table;
+
+use table::Table;
+use test_kit::Home;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    /// Repetitions.
+    pub(crate) rounds: usize,
+    /// Due posts in one burn-down.
+    pub(crate) burst: i32,
+    /// Posts that wait for later.
+    pub(crate) waiting: i32,
+    /// Posts whose lateness is measured.
+    pub(crate) samples: usize,
+    /// Schedules in one process.
+    pub(crate) schedules: [usize; 3],
+}
+
+const FULL: Size = Size { rounds: 3, burst: 50_000, waiting: 1_000_000, samples: 200, schedules: [1, 1_000, 100_000] };
+const QUICK: Size = Size { rounds: 1, burst: 5_000, waiting: 20_000, samples: 40, schedules: [1, 100, 10_000] };
+
+/// The program that is measured.
+const BLOG: &str = env!("CARGO_BIN_EXE_blog");
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let only: Option<String> = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let size = if quick { QUICK } else { FULL };
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| name.contains(only));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut table = Table::default();
+        for round in 0..size.rounds {
+            eprintln!("round {} of {}", round + 1, size.rounds);
+            if wanted("rows") {
+                rows::measure(&mut table, size).await;
+            }
+            if wanted("relay") {
+                rows::relayed(&mut table, size).await;
+            }
+            if wanted("lateness") {
+                lateness::measure(&mut table, size).await;
+            }
+            if wanted("fires") {
+                fires::measure(&mut table, size).await;
+            }
+            if wanted("idle") {
+                idle::measure(&mut table).await;
+            }
+        }
+        table.show();
+    });
+}
+
+/// A home on the servers of the run.
+pub(crate) async fn home() -> Home {
+    Home::servers().await
+}
+
+/// A value in the middle, and one near the end: the 50th and 99th percentile.
+pub(crate) fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |part: usize| values[(values.len() * part / 100).min(values.len() - 1)];
+    (at(50), at(99))
+}

@@ -1,0 +1,90 @@
+//! How late a planned post is published while many others wait, and how long a post that is due at once takes.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+use sqlx::PgConnection;
+use test_kit::{Process, eventually_within};
+
+use crate::{BLOG, Size, home, percentiles, table::Table};
+
+/// Only the exact wake-up can be in time with this.
+const RARELY: &[(&str, &str)] = &[("POST_PUBLISHER_INTERVAL", "24h"), ("RUST_LOG", "warn")];
+
+#[expect(clippy::disallowed_methods, reason = "posts are planned for the real clock")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+async fn plan(blog: &Process, title: &str, at: DateTime<Utc>) {
+    let post = json!({ "title": title, "published_at": at.to_rfc3339() });
+    blog.api.post_json("/api/blog/posts", &post).await.expect(201);
+}
+
+/// Milliseconds between two columns of the posts of a title, once all of them are published.
+async fn between(rows: &mut PgConnection, title: &str, from: &str, count: usize) -> Vec<f64> {
+    let question = format!(
+        "SELECT extract(epoch FROM updated_at - {from})::float8 * 1000 FROM posts WHERE title LIKE $1 AND status = 'published'"
+    );
+    eventually_within(Duration::from_secs(60), "the posts are published", async || {
+        let found: Vec<f64> = sqlx::query_scalar(sqlx::AssertSqlSafe(question.clone()))
+            .bind(format!("{title}%"))
+            .fetch_all(&mut *rows)
+            .await
+            .expect("lateness");
+        (found.len() == count).then_some(found)
+    })
+    .await
+}
+
+pub(crate) async fn measure(table: &mut Table, size: Size) {
+    let home = home().await;
+    let blog = Process::start(BLOG, &home, RARELY).ready().await;
+    let mut rows = home.rows("blog").await;
+    let trip = round_trip(&mut rows).await;
+    table.put("round trip to the database, p50", "ms", trip);
+    for waiting in [1_000, size.waiting] {
+        let have: i64 = sqlx::query_scalar("SELECT count(*) FROM posts").fetch_one(&mut rows).await.expect("a count");
+        let later = "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
+            due_at, version, created_at, updated_at) SELECT gen_random_uuid(), 'Later ' || n, 'later-' || n, 'text', \
+            '<p>text</p>', 'draft', false, '{}', 1, now() + '1 year', now() + '1 year' + n * interval '1 ms', 1, now(), now() \
+            FROM generate_series($1 + 1, $2) n";
+        sqlx::query(later)
+            .bind(i32::try_from(have).unwrap_or(0))
+            .bind(waiting)
+            .execute(&mut rows)
+            .await
+            .expect("posts");
+        sqlx::query("ANALYZE posts").execute(&mut rows).await.expect("it can be analyzed");
+        let title = format!("Planned among {waiting} #");
+        let first = now() + TimeDelta::seconds(3);
+        for number in 0..size.samples {
+            let at = first + TimeDelta::milliseconds(17 * i64::try_from(number).unwrap_or(0));
+            plan(&blog, &format!("{title}{number}"), at).await;
+        }
+        let (middle, end) = percentiles(between(&mut rows, &title, "published_at", size.samples).await);
+        let name = format!("lateness of a planned post, {waiting} waiting");
+        table.put(&format!("{name}, p50"), "ms", middle);
+        table.put_beside(&format!("{name}, p99"), "ms", end, Some((trip, "round trip")));
+    }
+    let mut done = Vec::new();
+    for number in 0..size.samples {
+        let title = format!("At once #{number}.");
+        plan(&blog, &title, now() - TimeDelta::seconds(1)).await;
+        done.extend(between(&mut rows, &title, "created_at", 1).await);
+    }
+    let (middle, end) = percentiles(done);
+    table.put("from the commit of a due post to its publication, p50", "ms", middle);
+    table.put_beside("from the commit of a due post to its publication, p99", "ms", end, Some((trip, "round trip")));
+}
+
+async fn round_trip(rows: &mut PgConnection) -> f64 {
+    let mut trips = Vec::new();
+    for _ in 0..200 {
+        let began = Instant::now();
+        let _one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut *rows).await.expect("an answer");
+        trips.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+    percentiles(trips).0
+}

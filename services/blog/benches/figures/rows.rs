@@ -1,0 +1,185 @@
+//! How many due posts a second are published with their events, and how many events a second leave for Kafka.
+
+use std::{
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use broker::{Broker, KafkaBroker, KafkaConfig, Topic};
+use outbox::{Relay, RelayConfig, RelayHandle, Store};
+use sqlx::{Connection, Executor, PgConnection};
+use test_kit::{Home, Process, eventually_within};
+
+use crate::{BLOG, Size, home, table::Table};
+
+/// Rows a batch of the limit has; the job's own batches are as large.
+const BATCH: i64 = 500;
+
+async fn seed(rows: &mut PgConnection, posts: i32) {
+    let insert = "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
+        due_at, version, created_at, updated_at) SELECT gen_random_uuid(), 'Post ' || n, 'seed-' || n, 'text', \
+        '<p>text</p>', 'draft', false, '{}', 1, now(), now(), 1, now(), now() FROM generate_series(1, $1) n";
+    sqlx::query(insert).bind(posts).execute(&mut *rows).await.expect("posts can be put in");
+    rows.execute("ANALYZE posts").await.expect("it can be analyzed");
+}
+
+/// A home whose tables are there.
+async fn made() -> Home {
+    let home = home().await;
+    let mut blog = Process::start(BLOG, &home, &[("POST_PUBLISHER_ENABLED", "false")]).ready().await;
+    blog.signal(test_kit::Signal::Terminate);
+    blog.ended(Duration::from_secs(30));
+    home
+}
+
+fn rate(rows: i32, seconds: f64) -> f64 {
+    f64::from(rows) / seconds
+}
+
+/// The same by plain SQL, one connection: lock a batch, update it, insert two events a row.
+async fn limit(size: Size) -> f64 {
+    let home = made().await;
+    let mut rows = home.rows("blog").await;
+    seed(&mut rows, size.burst).await;
+    let began = Instant::now();
+    loop {
+        let mut tx = rows.begin().await.expect("a transaction");
+        let take = "SELECT id, title, slug FROM posts WHERE due_at <= now() ORDER BY due_at, id LIMIT $1 FOR UPDATE SKIP LOCKED";
+        let due: Vec<(sqlx::types::Uuid, String, String)> =
+            sqlx::query_as(take).bind(BATCH).fetch_all(&mut *tx).await.expect("rows");
+        if due.is_empty() {
+            break;
+        }
+        let ids: Vec<sqlx::types::Uuid> = due.iter().map(|(id, ..)| *id).collect();
+        let change = "UPDATE posts SET status = 'published', due_at = NULL, version = version + 1, updated_at = now() WHERE id = ANY($1)";
+        sqlx::query(change).bind(&ids).execute(&mut *tx).await.expect("a change");
+        let (mut topics, mut bodies, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, title, slug) in &due {
+            for topic in ["blog.post.published", "blog.post.scheduled.published"] {
+                topics.push(topic);
+                keys.push(id.to_string());
+                bodies.push(
+                    format!("{:>400}", format!("{{\"post_id\":\"{id}\",\"title\":\"{title}\",\"slug\":\"{slug}\"}}"))
+                        .into_bytes(),
+                );
+            }
+        }
+        let record = "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
+            SELECT gen_random_uuid(), t, k, 2, b, '[]', now() FROM unnest($1::text[], $2::text[], $3::bytea[]) AS x (t, k, b)";
+        sqlx::query(record).bind(&topics).bind(&keys).bind(&bodies).execute(&mut *tx).await.expect("events");
+        tx.commit().await.expect("a commit");
+    }
+    rate(size.burst, began.elapsed().as_secs_f64())
+}
+
+/// By replicas of blog: from the first change to the last.
+async fn published(size: Size, replicas: usize) -> (f64, i64) {
+    let home = made().await;
+    let mut rows = home.rows("blog").await;
+    seed(&mut rows, size.burst).await;
+    let blogs: Vec<Process> = (0..replicas).map(|_| Process::start(BLOG, &home, &[("RUST_LOG", "warn")])).collect();
+    eventually_within(Duration::from_secs(300), "all posts are published", async || {
+        let left = "SELECT count(*) FROM posts WHERE due_at IS NOT NULL";
+        let left: i64 = sqlx::query_scalar(left).fetch_one(&mut rows).await.expect("a count");
+        (left == 0).then_some(())
+    })
+    .await;
+    let took = "SELECT extract(epoch FROM max(updated_at) - min(updated_at))::float8 FROM posts";
+    let took: f64 = sqlx::query_scalar(took).fetch_one(&mut rows).await.expect("a time");
+    let memory = blogs.iter().map(resident_kib).max().unwrap_or(0);
+    // The last batch began at its time and took as long as any.
+    let batches = f64::from(size.burst) / 500.0;
+    (rate(size.burst, took * batches / (batches - 1.0).max(1.0)), memory)
+}
+
+/// Resident memory of a process in KiB.
+pub(crate) fn resident_kib(process: &Process) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+}
+
+pub(crate) async fn measure(table: &mut Table, size: Size) {
+    let limit = limit(size).await;
+    let (one, memory) = published(size, 1).await;
+    table.put_beside(
+        "due posts published with two events each, 1 replica",
+        "rows/s",
+        one,
+        Some((limit, "plain SQL, 1 connection")),
+    );
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    table.put("memory of that replica afterwards", "MiB", memory as f64 / 1024.0);
+    let (three, _) = published(size, 3).await;
+    table.put_beside("the same, 3 replicas", "rows/s", three, Some((one, "1 replica")));
+}
+
+/// Events that wait in an outbox, sent and marked by the relay, beside librdkafka's own tool with the same payloads.
+pub(crate) async fn relayed(table: &mut Table, size: Size) {
+    let home = made().await;
+    let mut rows = home.rows("blog").await;
+    let events = i64::from(size.burst) * 2;
+    let fill = "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
+        SELECT gen_random_uuid(), 'blog.post.published', (n % 5000)::text, n, convert_to(repeat('x', 600), 'UTF8'), \
+        '[[\"event_type\", \"blog.post.published\"]]', now() FROM generate_series(1, $1) n";
+    sqlx::query(fill).bind(events).execute(&mut rows).await.expect("events can be put in");
+    rows.execute("ANALYZE outbox").await.expect("it can be analyzed");
+    let kafka = KafkaBroker::new(KafkaConfig::new(&test_kit::kafka())).expect("a client");
+    let topic = Topic::from(events::by_name("blog.post.published").expect("a type"));
+    kafka.producer().ensure_topics(&[topic]).await.expect("topics");
+    let url = format!("{}?options=-c%20search_path%3Dblog", home.url().expect("a database"));
+    let db = sea_orm::Database::connect(url).await.expect("the database answers");
+    #[expect(clippy::disallowed_methods, reason = "the relay's clock is the machine's here")]
+    let now = Arc::new(chrono::Utc::now);
+    let mut relay =
+        Relay::new("blog", Store::new(db), kafka.producer(), RelayConfig::default(), now, RelayHandle::default());
+    let began = Instant::now();
+    relay.drain().await.expect("it can be emptied");
+    let took = began.elapsed().as_secs_f64();
+    let raw = raw_producer(events);
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let rate = events as f64 / took;
+    table.put_beside("outbox to Kafka, sent and marked", "events/s", rate, raw.map(|raw| (raw, "kcat, same payloads")));
+}
+
+/// librdkafka's own tool; `None` where it is not installed.
+fn raw_producer(events: i64) -> Option<f64> {
+    let file = tempfile_of(events);
+    let began = Instant::now();
+    let brokers = test_kit::kafka();
+    let mut command = Command::new("kcat");
+    command.args([
+        "-P",
+        "-b",
+        &brokers,
+        "-t",
+        "blog.post.published",
+        "-K",
+        ":",
+        "-X",
+        "acks=all",
+        "-X",
+        "enable.idempotence=true",
+    ]);
+    command.args(["-X", "linger.ms=5", "-l"]).arg(file.path()).stdout(Stdio::null());
+    let Ok(status) = command.status() else {
+        eprintln!("  kcat is not installed: no raw producer to compare with");
+        return None;
+    };
+    assert!(status.success(), "kcat failed");
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    Some(events as f64 / began.elapsed().as_secs_f64())
+}
+
+fn tempfile_of(events: i64) -> tempfile::NamedTempFile {
+    use std::io::Write;
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    let body = "x".repeat(600);
+    let mut text = std::io::BufWriter::new(&mut file);
+    for event in 0..events {
+        writeln!(text, "{}:{body}", event % 5_000).expect("it can be written");
+    }
+    drop(text);
+    file
+}
