@@ -4,7 +4,7 @@ SHELL := bash
 servers := shared/test-kit/servers
 args ?=
 
-.PHONY: help run demo test test-keycloak build fmt lint tidy bench docs services-up services-down
+.PHONY: help run demo test test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,6 +23,10 @@ test: ## Set up everything the tests need (PostgreSQL, Kafka) and run them all
 	@$(servers)/prerequisites.sh test
 	@$(servers)/with-servers.sh cargo test --workspace $(args)
 
+test-clients: build ## Clients that are not ours: kcat, CloudEvents SDK, feedparser, validators, schemathesis
+	@$(servers)/prerequisites.sh test
+	@$(servers)/with-servers.sh shared/test-kit/clients/check.sh target/debug/belfry $(args)
+
 test-keycloak: ## Tokens of a real Keycloak
 	@$(servers)/prerequisites.sh test
 	@$(servers)/with-keycloak.sh cargo test --package service-kit --test it -- --ignored keycloak
@@ -40,7 +44,7 @@ tidy: ## Is the house in order
 bench: ## Figures, as ratios to limits measured in the same run
 	@$(servers)/prerequisites.sh test
 	@cargo build --quiet --release --package blog --package belfry
-	@BELFRY_POSTGRES=durable $(servers)/with-servers.sh cargo bench --package blog
+	@BELFRY_POSTGRES=durable $(servers)/with-servers.sh cargo bench --package blog --bench figures -- $(args)
 
 docs: ## Write the generated pages anew
 	@BLESS=1 cargo test --quiet --package belfry --package events catalogue

@@ -14,6 +14,8 @@ pub type Up = for<'a> fn(&'a DatabaseConnection) -> Pin<Box<dyn Future<Output = 
 /// Every service that has tables, and how they are brought up to date.
 pub const SERVICES: &[(&str, Up)] = &[("blog", up::<blog::Migrator>)];
 
-fn up<M: MigratorTrait + 'static>(db: &DatabaseConnection) -> Pin<Box<dyn Future<Output = Result<(), DbErr>> + Send + '_>> {
+fn up<M: MigratorTrait + 'static>(
+    db: &DatabaseConnection,
+) -> Pin<Box<dyn Future<Output = Result<(), DbErr>> + Send + '_>> {
     Box::pin(M::up(db, None))
 }

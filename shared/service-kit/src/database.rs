@@ -1,5 +1,6 @@
 //! Where a service's rows are: small separate pools, server-side limits, one file or one schema a service.
 
+mod alone;
 mod lock;
 mod postgres;
 mod sqlite;
@@ -10,6 +11,7 @@ use database::Fault;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbBackend};
 
 pub use self::{
+    alone::Alone,
     lock::FileLock,
     postgres::{connect_options, create_schema},
 };

@@ -8,6 +8,7 @@ pub mod page;
 pub mod patch;
 pub mod problem;
 pub mod server;
+mod strict;
 
 pub use self::{
     auth::Caller,

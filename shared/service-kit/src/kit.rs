@@ -14,8 +14,8 @@ pub(crate) use self::assemble::migrate_all;
 use self::{assemble::Assembled, runtimes::Runtimes};
 use crate::{
     cli::{EXIT_CONFIG, EXIT_FAILED, complain},
-    config::{self, Config, Start},
-    database::FileLock,
+    config::{self, Config, DatabaseUrl, Start},
+    database::{Alone, FileLock},
     http::server,
     lifecycle::Signals,
     service::Service,
@@ -24,6 +24,10 @@ use crate::{
 
 /// The relay flushes what requests and runs recorded in their last moments.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// Two processes with an embedded log each would have half of the events.
+const ANOTHER: &str = "KAFKA_BROKERS: not set, and another process uses this DATABASE_URL with an embedded log of its own: each \
+    would have half of the events; expected Kafka, or one process";
 
 /// How a process is started.
 pub struct Options {
@@ -67,9 +71,17 @@ fn run(services: Vec<Service>, config: &Config, options: &Options) -> anyhow::Re
     let _lock = FileLock::of(&config.process.database).map(|path| FileLock::take(&path)).transpose()?;
     let runtimes = Runtimes::start()?;
     let stop = CancellationToken::new();
+    let alone = Alone::default();
+    if let (DatabaseUrl::Postgres(url), None) = (&config.process.database, &config.process.kafka)
+        && !runtimes.keep.block_on(alone.take(url.clone(), stop.clone()))
+    {
+        complain(&ANOTHER);
+        runtimes.end();
+        return Ok(EXIT_CONFIG);
+    }
     let assembled = runtimes.front.block_on(assemble::assemble(services, config, options, &runtimes, &stop));
     let code = match assembled {
-        Ok(assembled) => runtimes.front.block_on(serve(assembled, config, &runtimes, stop)),
+        Ok(assembled) => runtimes.front.block_on(serve(assembled, config, &runtimes, stop, &alone)),
         Err(error) => {
             stop.cancel();
             Err(error)
@@ -85,6 +97,7 @@ async fn serve(
     config: &Config,
     runtimes: &Runtimes,
     stop: CancellationToken,
+    alone: &Alone,
 ) -> anyhow::Result<u8> {
     let Assembled { public, admin, listener, admin_listener, schedulers, supervisor, health, relay_stop } = assembled;
     let mut signals = Signals::listen()?;
@@ -100,6 +113,7 @@ async fn serve(
     let failed = tokio::select! {
         () = signals.asked() => None,
         which = supervisor.failed() => Some(which),
+        () = alone.lost() => Some("another process uses this database with an embedded log of its own".to_owned()),
         () = exhausted(&schedulers) => Some("every thread of the work runtime is stuck in a job".to_owned()),
     };
     if let Some(why) = &failed {

@@ -59,6 +59,21 @@ async fn a_second_platform_on_the_same_files_is_refused() {
 }
 
 #[tokio::test]
+async fn a_second_platform_on_the_same_database_without_kafka_is_refused() {
+    let url = test_kit::database().await;
+    let home = Home::at(Some(&url), None);
+    let first = up(&home, &[]).await;
+    let folder = Home::embedded();
+    let vars = [("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0"), ("DATABASE_URL", url.as_str())];
+    let second = run(&["up", "--data-dir", &folder.folder().to_string_lossy()], &vars);
+    assert_eq!(second.code, 78, "{} {}", second.out, second.err);
+    assert!(second.err.contains("KAFKA_BROKERS"), "{}", second.err);
+    drop(first);
+    // The lock is the first one's session, which ends with it.
+    up(&home, &[]).await;
+}
+
+#[tokio::test]
 async fn only_the_services_that_are_named_run() {
     let home = Home::embedded();
     let refused = run(&["up", "--services", "blog,bells", "--data-dir", &home.folder().to_string_lossy()], &[]);

@@ -10,7 +10,7 @@ use test_kit::{Process, eventually_within};
 use crate::{BLOG, Size, home, percentiles, table::Table};
 
 /// Only the exact wake-up can be in time with this.
-const RARELY: &[(&str, &str)] = &[("POST_PUBLISHER_INTERVAL", "24h"), ("RUST_LOG", "warn")];
+const RARELY: &[(&str, &str)] = &[("POST_PUBLISHER_INTERVAL", "24h")];
 
 #[expect(clippy::disallowed_methods, reason = "posts are planned for the real clock")]
 fn now() -> DateTime<Utc> {

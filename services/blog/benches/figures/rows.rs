@@ -78,7 +78,7 @@ async fn published(size: Size, replicas: usize) -> (f64, i64) {
     let home = made().await;
     let mut rows = home.rows("blog").await;
     seed(&mut rows, size.burst).await;
-    let blogs: Vec<Process> = (0..replicas).map(|_| Process::start(BLOG, &home, &[("RUST_LOG", "warn")])).collect();
+    let blogs: Vec<Process> = (0..replicas).map(|_| Process::start(BLOG, &home, &[])).collect();
     eventually_within(Duration::from_secs(300), "all posts are published", async || {
         let left = "SELECT count(*) FROM posts WHERE due_at IS NOT NULL";
         let left: i64 = sqlx::query_scalar(left).fetch_one(&mut rows).await.expect("a count");

@@ -9,7 +9,7 @@ use axum::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::Problem;
+use super::{Problem, strict::Strict};
 
 /// JSON deeper than this is refused.
 const DEPTH_MAX: usize = 64;
@@ -79,7 +79,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if let Some(path) = nul(&value, String::new()) {
         return Err(Problem::bad(path, "text must not contain NUL characters"));
     }
-    serde_path_to_error::deserialize(value).map_err(|error| refused(&error, "body"))
+    serde_path_to_error::deserialize(Strict(value)).map_err(|error| refused(&error, "body"))
 }
 
 fn refused<E: std::error::Error>(error: &serde_path_to_error::Error<E>, whole: &str) -> Problem {
