@@ -9,7 +9,7 @@ pub struct RelayConfig {
     pub batch: u64,
     /// Rows of one key in a read at most, so that one key does not fill it.
     pub batch_of_key: u64,
-    /// How often it looks when nothing wakes it.
+    /// How often it looks when nothing wakes it: whoever records wakes it, also across processes.
     pub poll: Duration,
     /// How long the right to be the active relay lasts without renewal.
     pub lease: Duration,
@@ -22,7 +22,7 @@ impl Default for RelayConfig {
         Self {
             batch: 2_000,
             batch_of_key: 500,
-            poll: Duration::from_secs(1),
+            poll: Duration::from_secs(5),
             lease: Duration::from_secs(15),
             retention: Duration::from_hours(7 * 24),
         }

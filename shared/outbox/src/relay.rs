@@ -4,7 +4,10 @@ mod keys;
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -50,12 +53,32 @@ pub struct Relay {
 
 /// Wakes a relay.
 #[derive(Clone, Default)]
-pub struct RelayHandle(Arc<Notify>);
+pub struct RelayHandle(Arc<Bells>);
+
+#[derive(Default)]
+struct Bells {
+    here: Notify,
+    elsewhere: Notify,
+    active: AtomicBool,
+}
 
 impl RelayHandle {
-    /// Something was recorded. Only a hint: losing it costs at most a poll's time.
+    /// Something was recorded here. Only a hint: losing it costs at most a poll's time.
     pub fn wake(&self) {
-        self.0.notify_one();
+        self.0.here.notify_one();
+        if !self.0.active.load(Ordering::Relaxed) {
+            self.0.elsewhere.notify_one();
+        }
+    }
+
+    /// Something was recorded by another process.
+    pub fn heard(&self) {
+        self.0.here.notify_one();
+    }
+
+    /// Returns when something was recorded here while the relay of another process is the active one: it should hear.
+    pub async fn recorded_for_another(&self) {
+        self.0.elsewhere.notified().await;
     }
 }
 
@@ -117,7 +140,7 @@ impl Relay {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.wake.0.notified() => {}
+                () = self.wake.0.here.notified() => {}
                 _ = tokio::time::timeout(pause, std::future::pending::<()>()) => {}
             }
         }
@@ -139,6 +162,7 @@ impl Relay {
     }
 
     async fn resign(&mut self) {
+        self.wake.0.active.store(false, Ordering::Relaxed);
         if let Some(epoch) = self.epoch.take()
             && let Err(fault) = self.store.resign(&self.owner, epoch, (self.now)()).await
         {
@@ -171,6 +195,7 @@ impl Relay {
                 tracing::info!(service = %self.service, epoch, "this replica relays events now");
             }
             self.epoch = epoch;
+            self.wake.0.active.store(epoch.is_some(), Ordering::Relaxed);
             self.leased_until = now + lease;
         }
         Ok(self.epoch)
@@ -220,6 +245,7 @@ impl Relay {
         if !self.store.mark(&positions, &self.owner, epoch, (self.now)()).await? {
             // The marks were refused: another relay is active, and sends these rows again with the same ids.
             self.epoch = None;
+            self.wake.0.active.store(false, Ordering::Relaxed);
             tracing::warn!(service = %self.service, "another replica relays events; this one came back too late");
             return Ok(());
         }

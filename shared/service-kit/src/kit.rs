@@ -1,6 +1,7 @@
 //! The one place that starts and stops a process, with one service or with all.
 
 mod assemble;
+mod bells;
 mod ready;
 mod runtimes;
 mod upgrade;

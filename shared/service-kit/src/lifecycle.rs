@@ -56,13 +56,8 @@ impl Supervisor {
         Self { front, stop, tracker: TaskTracker::new(), failed: Arc::default() }
     }
 
-    /// A loop that ends when the process is asked to stop.
-    pub(crate) fn watch(&self, name: &str, make: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
-        self.spawn(name, Box::new(make));
-    }
-
-    /// A loop that goes on until everything else has ended.
-    pub(crate) fn last(&self, name: &str, make: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+    /// Runs a loop, which ends by a token of its own.
+    pub(crate) fn run(&self, name: &str, make: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
         self.spawn(name, Box::new(make));
     }
 
@@ -116,7 +111,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_keeps_ending_stops_the_process_and_is_named() {
         let supervisor = Supervisor::new(Handle::current(), CancellationToken::new());
-        supervisor.watch("restless", || Box::pin(async {}));
+        supervisor.run("restless", || Box::pin(async {}));
         let why = supervisor.failed().await;
         assert!(why.starts_with("restless ended 5 times"), "{why}");
     }
@@ -127,7 +122,7 @@ mod tests {
         let supervisor = Supervisor::new(Handle::current(), stop.clone());
         let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let (seen, ending) = (Arc::clone(&runs), stop.clone());
-        supervisor.watch("shaky", move || {
+        supervisor.run("shaky", move || {
             let (seen, ending) = (Arc::clone(&seen), ending.clone());
             Box::pin(async move {
                 assert!(seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0, "the first run fails");

@@ -32,5 +32,6 @@ until curl -fso /dev/null "http://127.0.0.1:$admin/readyz"; do
 done
 "$venv/bin/python" "$clients/check.py" "http://127.0.0.1:$http" "http://127.0.0.1:$admin" "$KAFKA_BROKERS"
 # A valid request may still name what is not there, or a state the post is not in.
+cd "$data" # where it leaves what it remembers
 "$venv/bin/schemathesis" --config-file "$clients/schemathesis.toml" run "http://127.0.0.1:$http/openapi.json" \
     --max-examples "$examples" --checks all --exclude-checks positive_data_acceptance --request-timeout 10 --no-color

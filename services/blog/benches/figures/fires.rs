@@ -21,6 +21,7 @@ use crate::{Size, percentiles, table::Table};
 const WINDOW: u64 = 10;
 
 struct Noting {
+    spec: Spec,
     clock: Arc<DatabaseClock>,
     late: Arc<Mutex<Vec<f64>>>,
 }
@@ -29,7 +30,8 @@ struct Noting {
 impl Local for Noting {
     async fn run(&self, run: &Run) -> Result<u64, JobError> {
         if let Some(nominal) = run.nominal {
-            let late = (self.clock.now() - nominal).num_microseconds().unwrap_or(i64::MAX);
+            let due = self.spec.fire_at(&run.job, nominal, nominal);
+            let late = (self.clock.now() - due).num_microseconds().unwrap_or(i64::MAX);
             #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
             self.late.lock().expect("nobody panics").push(late as f64 / 1000.0);
         }
@@ -44,10 +46,15 @@ fn interval(schedules: usize) -> Duration {
 
 async fn scheduled(schedules: usize) -> Vec<f64> {
     let (clock, late) = (DatabaseClock::new(), Arc::new(Mutex::new(Vec::new())));
-    let spec = Spec::every(interval(schedules));
+    let mut spec = Spec::every(interval(schedules));
+    if schedules > 1 {
+        // All of them are announced in one moment; spread over the interval, as schedules of real life are.
+        spec.jitter = interval(schedules);
+    }
     let jobs = (0..schedules).map(|number| {
-        let settings = JobSettings { run_on_start: false, ..JobSettings::of(spec.schedule.clone()) };
-        let noting = Noting { clock: Arc::clone(&clock), late: Arc::clone(&late) };
+        let settings =
+            JobSettings { run_on_start: false, spec: spec.clone(), ..JobSettings::of(spec.schedule.clone()) };
+        let noting = Noting { spec: spec.clone(), clock: Arc::clone(&clock), late: Arc::clone(&late) };
         Job::local(&format!("job_{number}"), "", settings, noting)
     });
     let scheduler = Scheduler::new("bench", MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>), clock.clone());
@@ -79,7 +86,7 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     for schedules in size.schedules {
         let (limit, late) = (timer(schedules.min(1_000)).await, scheduled(schedules).await);
         let seconds = interval(schedules).as_secs();
-        let name = format!("lateness of a run, {schedules} schedules every {seconds} s");
+        let name = format!("lateness of a run, {schedules} schedules, each every {seconds} s");
         if late.is_empty() {
             table.put(&format!("{name}: none fired"), "ms", f64::NAN);
             continue;

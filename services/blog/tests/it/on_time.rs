@@ -92,6 +92,20 @@ async fn another_replica_publishes_in_time_what_this_one_was_told() {
 }
 
 #[tokio::test]
+async fn what_one_replica_records_leaves_at_once_by_the_relay_of_another() {
+    let home = Home::servers().await;
+    let mut events = Recorded::of(&["blog.post.created"]).await;
+    let relays = blog(&home).await;
+    let records = blog(&home).await;
+    for replica in [&relays, &records, &relays, &records] {
+        let post = made(replica, plain("Heard")).await;
+        let (key, began) = (post["id"].as_str().expect("an id"), std::time::Instant::now());
+        events.until(Duration::from_secs(20), |all| all.iter().any(|message| message.key == key)).await;
+        assert!(began.elapsed() < Duration::from_secs(3), "without a bell it is 5 s: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn a_post_that_was_due_while_nobody_ran_is_published_at_the_start() {
     for home in Home::both().await {
         let before = Process::start(BLOG, &home, &[("POST_PUBLISHER_ENABLED", "false")]).ready().await;

@@ -18,7 +18,9 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use bytes::{Bytes, BytesMut};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use http_body_util::BodyExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -27,6 +29,8 @@ use crate::telemetry;
 
 /// Bodies larger than this are refused.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Of a body that is too large so much is read, so that its client hears of it.
+const FORGOTTEN_BYTES_MAX: usize = 16 * BODY_BYTES_MAX;
 /// A body is there within this.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// An answer takes at most this once the request is whole: within 5 s whoever asks knows that the database is away.
@@ -162,9 +166,9 @@ async fn limit_rate(State(limits): State<Arc<Limits>>, request: Request, next: N
 /// The body is read before anything begins, so that a slow client holds nothing.
 async fn read_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
-        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-        Ok(Err(error)) if too_large(&error) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
+    match tokio::time::timeout(BODY_TIME, whole(body)).await {
+        Ok(Ok(Some(bytes))) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Ok(None)) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
             .detail(format!("a body has at most {BODY_BYTES_MAX} bytes"))
             .into_response(),
         Ok(Err(_)) => Problem::new(StatusCode::BAD_REQUEST).detail("the body did not arrive whole").into_response(),
@@ -172,8 +176,22 @@ async fn read_body(request: Request, next: Next) -> Response {
     }
 }
 
-fn too_large(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
+/// The bytes of a body; `None` when there are too many. The rest is read and forgotten, up to a limit: a client that
+/// still writes would not hear the answer.
+async fn whole(mut body: Body) -> Result<Option<Bytes>, axum::Error> {
+    let (mut bytes, mut forgotten) = (BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if forgotten == 0 && bytes.len() + data.len() <= BODY_BYTES_MAX {
+            bytes.extend_from_slice(&data);
+        } else {
+            forgotten += data.len();
+        }
+        if forgotten > FORGOTTEN_BYTES_MAX {
+            break;
+        }
+    }
+    Ok((forgotten == 0).then(|| bytes.freeze()))
 }
 
 /// The whole handler runs in a task that nothing cancels, also when the client leaves: what it began, it ends. Only its

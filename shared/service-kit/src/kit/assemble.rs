@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Options,
+    Options, bells,
     ready::{self, Gate},
     runtimes::{Runtimes, WORK_THREADS},
     upgrade::Upgrade,
@@ -210,6 +210,7 @@ impl Shared<'_> {
         };
         let doors = (service.doors)(&self.setup(service, db));
         let relay = self.relay(service, &api, gate.clone());
+        self.bells(service, &store, &relay);
         let running = self.scheduler(service, store, doors.jobs, relay.clone());
         let listeners = self.listeners(service, &api, &doors.listeners, &gate, &running, &relay);
         let operated = Operated {
@@ -262,7 +263,7 @@ impl Shared<'_> {
         let (broker, now, stop) = (Arc::clone(&self.broker), self.now(), self.relay_stop.clone());
         let wake = RelayHandle::default();
         let (handle, name) = (wake.clone(), service.name);
-        self.supervisor.last(&format!("{name} relay"), move || {
+        self.supervisor.run(&format!("{name} relay"), move || {
             let relay = Relay::new(
                 name,
                 store.clone(),
@@ -279,6 +280,17 @@ impl Shared<'_> {
             })
         });
         wake
+    }
+
+    /// Tells the active relay of another process what is recorded here, and this one what is recorded there.
+    fn bells(&self, service: &Service, store: &SqlStore, relay: &RelayHandle) {
+        if self.notifications.is_none() {
+            return;
+        }
+        let (store, relay, stop) = (store.clone(), relay.clone(), self.relay_stop.clone());
+        self.supervisor.run(&format!("{} bells", service.name), move || {
+            Box::pin(bells::ring(store.clone(), relay.clone(), stop.clone()))
+        });
     }
 
     fn scheduler(
@@ -322,7 +334,7 @@ impl Shared<'_> {
             ));
             listeners.push(Arc::clone(&listener));
             let (gate, stop) = (gate.clone(), self.stop.clone());
-            self.supervisor.watch(&format!("{} listener {}", service.name, listen.name()), move || {
+            self.supervisor.run(&format!("{} listener {}", service.name, listen.name()), move || {
                 let (listener, gate, stop) = (Arc::clone(&listener), gate.clone(), stop.clone());
                 Box::pin(async move {
                     if gate.open(&stop).await {
@@ -347,7 +359,7 @@ impl Shared<'_> {
         });
         let Some(log) = embedded else { return };
         let (clock, stop) = (Arc::clone(&self.clock), self.stop.clone());
-        self.supervisor.watch("embedded log", move || {
+        self.supervisor.run("embedded log", move || {
             let (log, clock, stop) = (Arc::clone(&log), Arc::clone(&clock), stop.clone());
             Box::pin(async move {
                 while !stop.is_cancelled() {
