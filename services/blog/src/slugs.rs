@@ -1,6 +1,10 @@
 //! Addresses made of titles: lower case, no diacritics, unique by a number where needed.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Statement};
+use std::collections::HashSet;
+
+use database::{Fault, Sql};
+use sea_orm::DatabaseTransaction;
+use uuid::Uuid;
 
 /// Slugs are at most this long.
 pub(crate) const SLUG_MAX: usize = 200;
@@ -25,27 +29,40 @@ pub(crate) fn slugify(text: &str, otherwise: &str) -> String {
     if slug.is_empty() { otherwise.to_owned() } else { slug.to_owned() }
 }
 
-/// The slug, or the first of `slug-2`, `slug-3`, … that nobody in `table` but `except` has.
+/// How many numbers are looked at by one question after another.
+const TRIES: [u64; 3] = [10, 100, 1_000];
+
+/// The slug, or the first of `slug-2`, `slug-3`, … that nobody in `table` but `except` has. Where a thousand are taken,
+/// the number is a random one. Each question reads the unique index, however many rows there are.
 pub(crate) async fn free(
     tx: &DatabaseTransaction,
     table: &'static str,
     slug: &str,
-    except: Option<uuid::Uuid>,
-) -> Result<String, DbErr> {
-    let like = format!("{slug}-%");
-    let text = format!("SELECT id, slug FROM {table} WHERE slug = $1 OR slug LIKE $2");
-    let statement =
-        Statement::from_sql_and_values(tx.get_database_backend(), text, [slug.to_owned().into(), like.into()]);
-    let mut taken = std::collections::HashSet::new();
-    for row in tx.query_all_raw(statement).await? {
-        let (id, slug): (uuid::Uuid, String) = (row.try_get("", "id")?, row.try_get("", "slug")?);
-        if Some(id) != except {
-            taken.insert(slug);
+    except: Option<Uuid>,
+) -> Result<String, Fault> {
+    let mut next = 1;
+    for tries in TRIES {
+        let candidates: Vec<String> = (next..next + tries).map(|number| numbered(slug, number)).collect();
+        let mut sql = Sql::of(tx);
+        let text = format!("SELECT id, slug FROM {table} WHERE slug {}", sql.words(&candidates));
+        let mut taken = HashSet::new();
+        for row in sql.all(tx, &text).await? {
+            let (id, slug): (Uuid, String) = (row.try_get("", "id")?, row.try_get("", "slug")?);
+            if Some(id) != except {
+                taken.insert(slug);
+            }
         }
+        if let Some(free) = candidates.into_iter().find(|candidate| !taken.contains(candidate)) {
+            return Ok(free);
+        }
+        next += tries;
     }
-    let numbered = (2_u64..).map(|number| format!("{slug}-{number}"));
-    let mut candidates = std::iter::once(slug.to_owned()).chain(numbered);
-    Ok(candidates.find(|candidate| !taken.contains(candidate)).unwrap_or_default())
+    let random = Uuid::now_v7().as_u128() % 1_000_000_000;
+    Ok(format!("{slug}-{random:09}"))
+}
+
+fn numbered(slug: &str, number: u64) -> String {
+    if number == 1 { slug.to_owned() } else { format!("{slug}-{number}") }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
-use test_kit::{Process, eventually_within};
+use test_kit::{Home, Process, eventually_within};
 
 use crate::{BLOG, Size, home, percentiles, table::Table};
 
@@ -39,6 +39,7 @@ async fn between(rows: &mut PgConnection, title: &str, from: &str, count: usize)
 }
 
 pub(crate) async fn measure(table: &mut Table, size: Size) {
+    embedded(table, size).await;
     let home = home().await;
     let blog = Process::start(BLOG, &home, RARELY).ready().await;
     let mut rows = home.rows("blog").await;
@@ -77,6 +78,36 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     let (middle, end) = percentiles(done);
     table.put("from the commit of a due post to its publication, p50", "ms", middle);
     table.put_beside("from the commit of a due post to its publication, p99", "ms", end, Some((trip, "round trip")));
+}
+
+/// The same on SQLite and the embedded log, as the API tells it.
+async fn embedded(table: &mut Table, size: Size) {
+    let home = Home::embedded();
+    let blog = Process::start(BLOG, &home, RARELY).ready().await;
+    let first = now() + TimeDelta::seconds(3);
+    for number in 0..size.samples {
+        plan(&blog, "Planned", first + TimeDelta::milliseconds(17 * i64::try_from(number).unwrap_or(0))).await;
+    }
+    let late = eventually_within(Duration::from_secs(60), "the posts are published", async || {
+        let (mut late, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = blog.api.get(&format!("/api/blog/posts?status=published&limit=100{cursor}")).await.json;
+            for post in page["items"].as_array().into_iter().flatten() {
+                let at = |field: &str| post[field].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
+                let (planned, done) = (at("published_at")?, at("updated_at")?);
+                late.push((done - planned).as_seconds_f64() * 1000.0);
+            }
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        (late.len() == size.samples).then_some(late)
+    })
+    .await;
+    let (middle, end) = percentiles(late);
+    table.put("lateness of a planned post, embedded, p50", "ms", middle);
+    table.put("lateness of a planned post, embedded, p99", "ms", end);
 }
 
 async fn round_trip(rows: &mut PgConnection) -> f64 {
