@@ -49,6 +49,8 @@ pub(crate) struct Env<S> {
     pub(crate) work: tokio::runtime::Handle,
     /// Cancelled at a stop: no new work.
     pub(crate) stop: CancellationToken,
+    /// The store is this process's alone: nobody else writes to it, so there is nothing to look for.
+    pub(crate) private: bool,
     /// Called after each commit of a job's work (to wake whoever carries its events on).
     pub(crate) on_effect: Arc<dyn Fn() + Send + Sync>,
     /// Cancelled when asks that are still in flight at a stop must be given back.

@@ -138,8 +138,8 @@ impl<S: Store> Scheduler<S> {
             tracker,
         };
         let memory = MemoryStore::brief(Arc::clone(&shared.clock), LOCAL_RUNS);
-        let cluster = shared.start(self.store, cluster);
-        let local = shared.start(memory, local);
+        let cluster = shared.start(self.store, cluster, false);
+        let local = shared.start(memory, local, true);
         Running { handle: Handle::new(cluster, local), shared }
     }
 }
@@ -160,7 +160,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn start<T: Store>(&self, store: T, jobs: Vec<Entry<T>>) -> Arc<Control<T>> {
+    fn start<T: Store>(&self, store: T, jobs: Vec<Entry<T>>, private: bool) -> Arc<Control<T>> {
         let env = Arc::new(Env {
             store,
             clock: Arc::clone(&self.clock),
@@ -169,6 +169,7 @@ impl Shared {
             ids: Arc::clone(&self.ids),
             on_effect: Arc::clone(&self.on_effect),
             work: self.work.clone(),
+            private,
             stop: self.stop.clone(),
             give_back: self.give_back.clone(),
         });

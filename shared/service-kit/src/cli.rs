@@ -131,14 +131,15 @@ pub fn show(services: &[Service], start: &Start) -> ExitCode {
 
 /// Asks `/healthz` of the process that runs with this environment.
 fn healthcheck(admin_port: u16) -> ExitCode {
+    crate::install_tls_provider();
     let address = config::environment().remove("ADMIN_ADDR").filter(|address| !address.is_empty());
     let address = address.unwrap_or_else(|| format!("127.0.0.1:{admin_port}"));
     let reached = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
     let asked = (|| -> anyhow::Result<bool> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        crate::install_tls_provider();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(3)).build()?;
-        let answer = runtime.block_on(http.get(format!("http://{reached}/healthz")).send())?;
+        // Timers of a request belong to the runtime it is made on.
+        let answer = runtime.block_on(async { http.get(format!("http://{reached}/healthz")).send().await })?;
         Ok(answer.status().is_success())
     })();
     match asked {

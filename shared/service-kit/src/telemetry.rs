@@ -34,14 +34,13 @@ pub fn begin(process: &Process, name: &str) -> anyhow::Result<Telemetry> {
     let mut traces =
         SdkTracerProvider::builder().with_resource(Resource::builder().with_service_name(name.to_owned()).build());
     if let Some(endpoint) = &process.otlp_endpoint {
+        crate::install_tls_provider();
         let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(url).build()?;
         traces = traces.with_batch_exporter(exporter);
     }
     let traces = traces.build();
-    let spans = tracing_opentelemetry::layer().with_tracer(traces.tracer("belfry")).with_filter(
-        Targets::new().with_default(LevelFilter::OFF).with_targets(OURS.iter().map(|name| (*name, LevelFilter::INFO))),
-    );
+    let spans = tracing_opentelemetry::layer().with_tracer(traces.tracer("belfry"));
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match process.log_format {
         LogFormat::Human => Box::new(
             tracing_subscriber::fmt::layer()
@@ -53,8 +52,18 @@ pub fn begin(process: &Process, name: &str) -> anyhow::Result<Telemetry> {
             tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false),
         ),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init()?;
+    // Whether a span is made at all is decided for all layers at once: where a layer has a filter of its own, what another
+    // callsite was asked before may decide instead, and a request then has no trace (tracing-subscriber 0.3.23).
+    let made = OURS.iter().fold(filter.clone(), |made, name| made.with_target(*name, wanted(&filter, name)));
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).with(made).try_init()?;
     Ok(Telemetry { traces })
+}
+
+/// Spans are made from INFO on, whatever is logged.
+fn wanted(filter: &Targets, name: &str) -> LevelFilter {
+    let levels = [LevelFilter::TRACE, LevelFilter::DEBUG];
+    let level = |level: &LevelFilter| level.into_level().is_some_and(|level| filter.would_enable(name, &level));
+    levels.into_iter().find(level).unwrap_or(LevelFilter::INFO)
 }
 
 /// Crates whose spans are part of a trace.

@@ -114,6 +114,12 @@ async fn a_broker_that_dies_in_the_middle_of_a_burst_changes_nothing_the_user_se
     blog.admin.get("/readyz").await.expect(200);
     let waiting = count(&home, "SELECT count(*) FROM outbox WHERE published_at IS NULL").await;
     assert!(waiting > 0, "the broker is away");
+    eventually_within(Duration::from_secs(30), "the metric tells of it", async || {
+        let metrics = blog.admin.get("/metrics").await.text;
+        let pending = metrics.lines().find(|line| line.starts_with("outbox_pending"))?;
+        pending.rsplit(' ').next()?.parse::<f64>().is_ok_and(|pending| pending > 0.0).then_some(())
+    })
+    .await;
     kafka.start().await;
 
     let broker = KafkaBroker::new(KafkaConfig::new(&kafka.address())).expect("a client");

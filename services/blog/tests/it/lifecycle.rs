@@ -46,6 +46,16 @@ fn what_kubernetes_puts_into_the_environment_is_ignored() {
     assert_eq!(code, 0, "{said}");
 }
 
+#[tokio::test]
+async fn a_container_is_told_whether_it_is_ready() {
+    let home = Home::embedded();
+    let blog = blog(&home).await;
+    assert_eq!(run(&["healthcheck"], &[("ADMIN_ADDR", &blog.admin_address)]).0, 0);
+    let address = blog.admin_address.clone();
+    drop(blog);
+    assert_eq!(run(&["healthcheck"], &[("ADMIN_ADDR", &address)]).0, 1);
+}
+
 #[test]
 fn a_command_that_is_not_one_is_a_usage_error() {
     assert_eq!(run(&["dance"], &[]).0, 2);

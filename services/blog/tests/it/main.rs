@@ -10,6 +10,7 @@ mod lifecycle;
 mod on_time;
 mod operate;
 mod replicas;
+mod traces;
 
 use serde_json::{Value, json};
 use test_kit::{Home, Process};

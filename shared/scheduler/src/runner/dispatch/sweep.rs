@@ -28,7 +28,9 @@ impl<S: Store> Dispatcher<S> {
         }
         if now >= self.next_announce {
             self.next_announce = now + ANNOUNCE;
-            match self.announce(false).await {
+            let announced = if self.env.private { self.measure().await } else { self.announce(false).await };
+            match announced {
+                Ok(()) if self.env.private => {}
                 Ok(()) => self.drift().await,
                 Err(error) => tracing::warn!(%error, "this replica could not say that it lives"),
             }
@@ -57,9 +59,13 @@ impl<S: Store> Dispatcher<S> {
     }
 
     async fn sweep(&mut self) -> Result<(), StoreError> {
+        self.set_back().await;
+        self.resume_ended_pauses().await;
+        if self.env.private {
+            return Ok(());
+        }
         let all: Vec<usize> = (0..self.jobs.len()).collect();
         self.look(&all).await;
-        self.set_back().await;
         let enabled: Vec<String> =
             self.jobs.iter().filter(|job| job.settings.enabled).map(|job| job.name.clone()).collect();
         let running = self.env.store.running(&enabled).await?;
@@ -68,7 +74,6 @@ impl<S: Store> Dispatcher<S> {
         for job in self.due_aware.clone() {
             self.states[job].due.sweep(self.env.clock.monotonic());
         }
-        self.resume_ended_pauses().await;
         Ok(())
     }
 
@@ -146,11 +151,12 @@ impl<S: Store> Dispatcher<S> {
     async fn resume_ended_pauses(&mut self) {
         let now = self.env.clock.now();
         for job in 0..self.jobs.len() {
-            let Some(row) = self.states[job].row.clone() else { continue };
-            let ended = row.pause.as_ref().and_then(|pause| pause.until).is_some_and(|until| until <= now);
-            if !(ended && self.jobs[job].settings.enabled) {
+            let row = self.states[job].row.as_ref().filter(|_| self.jobs[job].settings.enabled);
+            let until = row.and_then(|row| row.pause.as_ref()?.until);
+            if until.is_none_or(|until| until > now) {
                 continue;
             }
+            let Some(row) = row.cloned() else { continue };
             let resume = policy::resume(&row, now, policy::ResumeFrom::Now, &mut || (self.env.ids)());
             match self.env.store.resume(&row.job, &resume).await {
                 Ok(_) => self.reload(&[job]).await,

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use scheduler::{
     clock::ManualClock,
+    kinds::Held,
     ledger::{Ending, Outcome, Pause, RunState, Wake},
     policy::{self, ResumeFrom},
     schedule::{Overlap, Spec},
@@ -182,6 +183,33 @@ mod an_instant_that_has_a_row_gets_no_second {
     }
 }
 
+mod a_buffer_of_all_holds_a_hundred_and_then_says_that_it_is_full {
+    use super::*;
+
+    pub(super) async fn story<S: Store>(store: S, clock: Arc<ManualClock>) {
+        announced(&store).await;
+        let first = running(&store, &clock, Overlap::BufferAll).await;
+        for _ in 0..102 {
+            clock.advance(Duration::from_secs(60));
+            let now = store.now().await.unwrap();
+            store.renew(&[first], Duration::from_secs(3600)).await.unwrap();
+            store.decide(vec![decision(&store, JOB, Overlap::BufferAll, now).await], "b", LEASE).await.unwrap();
+        }
+        let last = store.run_at(JOB, store.now().await.unwrap()).await.unwrap().unwrap();
+        assert_eq!((last.outcome, last.reason.as_deref()), (Some(Outcome::SkippedOverlap), Some("buffer full")));
+        store.finish(first, &Ending::succeeded(0)).await.unwrap();
+        let queue = [QueueOf { job: JOB.to_owned(), exclusive: true }];
+        let (mut nominal, mut taken) = (Vec::new(), 0);
+        while let Some(run) = store.take_queued(&queue, "b", LEASE).await.unwrap().pop() {
+            nominal.push(run.nominal_at);
+            taken += 1;
+            store.finish(Held { id: run.id, epoch: run.epoch }, &Ending::succeeded(0)).await.unwrap();
+        }
+        assert_eq!(taken, 100);
+        assert!(nominal.windows(2).all(|pair| pair[0] < pair[1]), "in the order of their instants");
+    }
+}
+
 mod tests {
     use super::on_all_stores;
 
@@ -190,5 +218,6 @@ mod tests {
     on_all_stores!(a_decision_moves_the_row_and_writes_its_ledger);
     on_all_stores!(a_paused_row_is_not_decided);
     on_all_stores!(overlap_is_decided_by_the_ledger);
+    on_all_stores!(a_buffer_of_all_holds_a_hundred_and_then_says_that_it_is_full);
     on_all_stores!(an_instant_that_has_a_row_gets_no_second);
 }
