@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use broker::{Producer, Record, SendError, Topic};
@@ -25,7 +25,9 @@ use crate::{RelayConfig, Store, store::OutboxRow};
 /// Rows deleted by one statement.
 const PRUNE_BATCH: u64 = 1_000;
 /// How often old rows are deleted and the backlog is counted.
-const UPKEEP: Duration = Duration::from_secs(15);
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How soon it is looked whether this relay became the active one.
+const FIRST_UPKEEP: Duration = Duration::from_millis(200);
 /// After an error of the database.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -48,7 +50,6 @@ pub struct Relay {
     leased_until: DateTime<Utc>,
     blocked: Blocked,
     topics_made: bool,
-    upkeep_at: Option<Instant>,
 }
 
 /// Wakes a relay.
@@ -116,12 +117,21 @@ impl Relay {
             leased_until,
             blocked: Blocked::default(),
             topics_made: false,
-            upkeep_at: None,
         }
     }
 
     /// Relays until `stop`; then sends what is in hand and gives the right to relay back.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        let upkeep = self.upkeep().run(stop.clone());
+        tokio::join!(self.relay(stop), upkeep);
+    }
+
+    fn upkeep(&self) -> Upkeep {
+        let (service, store, retention) = (self.service.clone(), self.store.clone(), self.config.retention);
+        Upkeep { service, store, retention, now: Arc::clone(&self.now), wake: self.wake.clone() }
+    }
+
+    async fn relay(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             // A send may wait a minute for a broker that is away; a stop does not. Dropping a turn loses nothing: what
             // was not marked is sent again.
@@ -155,8 +165,9 @@ impl Relay {
         self.resign().await;
     }
 
-    /// Sends until nothing waits that can be sent. How many rows; for tests and for a stop.
+    /// Sends until nothing waits that can be sent, and does the upkeep once; for tests and for a stop.
     pub async fn drain(&mut self) -> Result<(), Fault> {
+        self.upkeep().once().await?;
         while self.turn().await? == Turn::Sent {}
         Ok(())
     }
@@ -172,7 +183,6 @@ impl Relay {
 
     async fn turn(&mut self) -> Result<Turn, Fault> {
         let Some(epoch) = self.lease().await? else { return Ok(Turn::Standby) };
-        self.upkeep().await?;
         self.make_topics().await;
         let blocked = self.blocked.keys();
         let rows = self.store.waiting(self.config.batch, &blocked).await?;
@@ -266,22 +276,47 @@ impl Relay {
         }
         Ok(())
     }
+}
+
+/// What goes on beside the sending, also while a send waits for a broker that is away.
+struct Upkeep {
+    service: String,
+    store: Store,
+    retention: Duration,
+    now: Now,
+    wake: RelayHandle,
+}
+
+impl Upkeep {
+    async fn run(self, stop: CancellationToken) {
+        self.tell(0.0, 0.0);
+        let mut wait = FIRST_UPKEEP;
+        while !stop.is_cancelled() {
+            if self.wake.0.active.load(Ordering::Relaxed) {
+                wait = UPKEEP;
+                if let Err(fault) = self.once().await {
+                    tracing::debug!(service = %self.service, %fault, "the outbox was not counted");
+                }
+            }
+            let _stopped = tokio::time::timeout(wait, stop.cancelled()).await;
+        }
+    }
 
     /// Deletes old published rows and counts what waits.
-    async fn upkeep(&mut self) -> Result<(), Fault> {
-        if self.upkeep_at.is_some_and(|at| at.elapsed() < UPKEEP) {
-            return Ok(());
-        }
-        self.upkeep_at = Some(Instant::now());
+    async fn once(&self) -> Result<(), Fault> {
         let now = (self.now)();
-        let before = now - TimeDelta::from_std(self.config.retention).unwrap_or(TimeDelta::days(7));
+        let before = now - TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::days(7));
         self.store.prune(before, PRUNE_BATCH).await?;
         let waiting = self.store.backlog().await?;
         let lag = waiting.oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64().max(0.0));
-        metrics::gauge!("outbox_oldest_seconds", "service" => self.service.clone()).set(lag);
         #[expect(clippy::cast_precision_loss, reason = "a count for people")]
-        metrics::gauge!("outbox_pending", "service" => self.service.clone()).set(waiting.rows as f64);
+        self.tell(waiting.rows as f64, lag);
         Ok(())
+    }
+
+    fn tell(&self, pending: f64, oldest_seconds: f64) {
+        metrics::gauge!("outbox_pending", "service" => self.service.clone()).set(pending);
+        metrics::gauge!("outbox_oldest_seconds", "service" => self.service.clone()).set(oldest_seconds);
     }
 }
 
