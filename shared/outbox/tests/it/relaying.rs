@@ -40,6 +40,19 @@ async fn a_key_that_fails_waits_whole_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn what_follows_a_record_that_was_not_kept_is_not_taken_for_sent() {
+    for world in World::both().await {
+        let key = Uuid::now_v7();
+        for sequence in 1..=5 {
+            world.record(&[published(key, sequence, world.time())]).await;
+        }
+        world.spoil(key, Spoil::OnlyFirst);
+        world.relay().drain().await.unwrap();
+        assert_eq!(world.waiting().await, 5, "a consumer that forgets the first would never see it before the fifth");
+    }
+}
+
+#[tokio::test]
 async fn what_was_kept_though_nobody_said_so_is_sent_again_with_its_id() {
     for world in World::both().await {
         let key = Uuid::now_v7();

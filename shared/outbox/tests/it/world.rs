@@ -28,6 +28,8 @@ pub(crate) enum Spoil {
     Transient,
     /// Never will be.
     Permanent,
+    /// The first record is not kept, those after it are.
+    OnlyFirst,
     /// Kept, but nobody says so.
     KeptUnsaid,
 }
@@ -43,7 +45,12 @@ impl Producer for Spoiled {
     async fn send(&self, records: Vec<Record>) -> Vec<Result<(), SendError>> {
         let spoiled: Vec<Option<Spoil>> = {
             let by_key = self.by_key.lock().unwrap();
-            records.iter().map(|record| by_key.get(&record.key).cloned()).collect()
+            let mut seen = std::collections::HashSet::new();
+            let spoil = |record: &Record| match by_key.get(&record.key).cloned() {
+                Some(Spoil::OnlyFirst) => seen.insert(record.key.clone()).then_some(Spoil::Transient),
+                spoil => spoil,
+            };
+            records.iter().map(spoil).collect()
         };
         let pass = records.into_iter().zip(&spoiled);
         let through: Vec<Record> = pass
@@ -60,7 +67,7 @@ impl Producer for Spoiled {
                     answers.next();
                     Err(SendError::Transient("unsaid".to_owned()))
                 }
-                None => answers.next().unwrap(),
+                Some(Spoil::OnlyFirst) | None => answers.next().unwrap(),
             })
             .collect()
     }

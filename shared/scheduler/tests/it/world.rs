@@ -14,7 +14,7 @@ use scheduler::{
         sql::{SqlStore, Time},
     },
 };
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, Statement};
 use uuid::Uuid;
 
 /// How long a lease lasts in these tests.
@@ -95,6 +95,16 @@ pub(crate) async fn postgres_db(connections: u32) -> (DatabaseConnection, Keep) 
     let db = Database::connect(options).await.unwrap();
     create(&db).await;
     (db, Keep { _folder: None, schema: Some((url, schema)) })
+}
+
+/// A connection beside those of `db`, to the same schema.
+#[expect(clippy::disallowed_methods, reason = "the server of the test run is told by the environment")]
+pub(crate) async fn another(db: &DatabaseConnection) -> DatabaseConnection {
+    let schema = Statement::from_string(db.get_database_backend(), "SELECT current_schema()::text");
+    let schema: String = db.query_one_raw(schema).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    let mut options = ConnectOptions::new(std::env::var("DATABASE_URL").unwrap());
+    options.max_connections(1).sqlx_logging(false).set_schema_search_path(schema);
+    Database::connect(options).await.unwrap()
 }
 
 pub(crate) fn sql(db: &DatabaseConnection, clock: &Arc<ManualClock>) -> SqlStore {
