@@ -159,3 +159,37 @@ async fn a_job_that_is_not_there_is_said_so() {
     assert_eq!(unknown.code, 1);
     assert!(unknown.err.contains("nobody"), "{}", unknown.err);
 }
+
+#[tokio::test]
+async fn what_waits_to_leave_can_be_seen_tried_again_set_aside_put_back_and_given_up() {
+    let url = test_kit::database().await;
+    // Nothing listens here: events wait.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let home = Home::at(Some(&url), Some(&nobody.to_string()));
+    let platform = up(&home, &[]).await;
+    for title in ["First", "Second"] {
+        platform.api.post_json("/api/blog/posts", &serde_json::json!({ "title": title })).await.expect(201);
+    }
+    let waiting = || belfry(&platform, &["outbox", "list", "--json"]).json()["items"].clone();
+    let items = waiting();
+    let ids: Vec<&str> = items.as_array().expect("rows").iter().filter_map(|row| row["id"].as_str()).collect();
+    assert_eq!(ids.len(), 2, "{items}");
+    assert!(belfry(&platform, &["outbox", "list"]).words().contains("blog.post.created"));
+    belfry(&platform, &["outbox", "retry", "blog", ids[0]]).words();
+    for id in &ids {
+        belfry(&platform, &["outbox", "skip", "blog", id]).words();
+    }
+    assert_eq!(waiting(), serde_json::json!([]));
+    let again = belfry(&platform, &["outbox", "skip", "blog", ids[0]]);
+    assert_eq!(again.code, 1, "{}", again.out);
+
+    let letters = belfry(&platform, &["dead-letters", "list", "--json"]).json()["items"].clone();
+    let letters: Vec<&str> = letters.as_array().expect("letters").iter().filter_map(|row| row["id"].as_str()).collect();
+    assert_eq!(letters.len(), 2);
+    belfry(&platform, &["dead-letters", "replay", "blog", letters[0]]).words();
+    belfry(&platform, &["dead-letters", "discard", "blog", letters[1]]).words();
+    assert_eq!(waiting().as_array().expect("rows").len(), 1, "one waits again");
+    assert!(belfry(&platform, &["dead-letters", "list"]).words().contains("no dead letters"));
+    let gone = belfry(&platform, &["dead-letters", "discard", "blog", letters[1]]);
+    assert_eq!(gone.code, 1, "{}", gone.out);
+}

@@ -51,7 +51,7 @@ pub(super) struct CategoryPatch {
 
 /// Categories, newest first
 #[utoipa::path(get, path = "/api/blog/categories", tag = "categories", params(Page),
-    responses((status = 200, body = Listing<Category>), (status = 400, body = Problem)))]
+    responses((status = 200, body = Listing<Category>)))]
 pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Listing<Category>>, Problem> {
     let found = categories::list(app.db.read(), page.after()?, page.limit + 1).await?;
     Ok(Json(Listing::of(found, page.limit, |row| row.id).map(Category::from)))
@@ -59,7 +59,7 @@ pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Re
 
 /// Makes a category
 #[utoipa::path(post, path = "/api/blog/categories", tag = "categories", request_body = NewCategory, security((), ("bearer" = [])),
-    responses((status = 201, body = Category), (status = 400, body = Problem), (status = 409, body = Problem), (status = 415, body = Problem)))]
+    responses((status = 201, body = Category), (status = 409, body = Problem)))]
 pub(super) async fn create(State(app): State<App>, Json(new): Json<NewCategory>) -> Result<Response, Problem> {
     let content =
         categories::Content { name: new.name, slug: new.slug, description: new.description, parent_id: new.parent_id };
@@ -73,7 +73,7 @@ pub(super) async fn create(State(app): State<App>, Json(new): Json<NewCategory>)
 
 /// One category
 #[utoipa::path(get, path = "/api/blog/categories/{id}", tag = "categories", params(("id" = Uuid, Path)),
-    responses((status = 200, body = Category), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = Category), (status = 404, body = Problem)))]
 pub(super) async fn get(State(app): State<App>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
     let view = Category::from(categories::find(app.db.read(), id).await?);
     Ok(versioned(StatusCode::OK, view.version, None, view))
@@ -82,8 +82,8 @@ pub(super) async fn get(State(app): State<App>, Path(id): Path<Uuid>) -> Result<
 /// Changes a category (merge patch)
 #[utoipa::path(patch, path = "/api/blog/categories/{id}", tag = "categories", request_body = CategoryPatch, security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 200, body = Category), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 412, body = Problem), (status = 415, body = Problem)))]
+    responses((status = 200, body = Category), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem)))]
 pub(super) async fn patch(
     State(app): State<App>,
     Path(id): Path<Uuid>,
@@ -107,7 +107,7 @@ pub(super) async fn patch(
 /// Deletes a category without subcategories; its posts stay
 #[utoipa::path(delete, path = "/api/blog/categories/{id}", tag = "categories", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
 pub(super) async fn delete(
     State(app): State<App>,
     Path(id): Path<Uuid>,

@@ -57,7 +57,7 @@ pub(super) struct ListQuery {
 
 /// Posts, newest first
 #[utoipa::path(get, path = "/api/blog/posts", tag = "posts", params(ListQuery),
-    responses((status = 200, body = Listing<Post>), (status = 400, body = Problem)))]
+    responses((status = 200, body = Listing<Post>)))]
 pub(super) async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -96,7 +96,7 @@ pub(super) async fn list(
 
 /// Writes a new draft; with a `published_at` it is published then
 #[utoipa::path(post, path = "/api/blog/posts", tag = "posts", request_body = NewPost, security((), ("bearer" = [])),
-    responses((status = 201, body = Post), (status = 400, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem)))]
+    responses((status = 201, body = Post)))]
 pub(super) async fn create(State(app): State<App>, Json(new): Json<NewPost>) -> Result<Response, Problem> {
     let content: posts::Content = new.into();
     for _ in 0..SLUG_TRIES {
@@ -128,7 +128,7 @@ async fn shown(app: &App, caller: &Caller, post: post::Model) -> Result<Response
 
 /// One post
 #[utoipa::path(get, path = "/api/blog/posts/{id}", tag = "posts", params(("id" = Uuid, Path)),
-    responses((status = 200, body = Post), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = Post), (status = 404, body = Problem)))]
 pub(super) async fn get(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Response, Problem> {
     let post = posts::find(app.db.read(), id).await?;
     shown(&app, &caller, post).await
@@ -136,7 +136,7 @@ pub(super) async fn get(State(app): State<App>, caller: Caller, Path(id): Path<U
 
 /// The post at an address
 #[utoipa::path(get, path = "/api/blog/posts/by-slug/{slug}", tag = "posts", params(("slug" = String, Path)),
-    responses((status = 200, body = Post), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = Post), (status = 404, body = Problem)))]
 pub(super) async fn by_slug(
     State(app): State<App>,
     caller: Caller,
@@ -149,20 +149,26 @@ pub(super) async fn by_slug(
     shown(&app, &caller, post).await
 }
 
+/// Begins a change of a post: locked, and as the caller has seen it.
+async fn locked(app: &App, id: Uuid, if_match: &IfMatch) -> Result<(Tx, post::Model), Problem> {
+    let tx = app.db.begin().await?;
+    let post = posts::lock(&tx, id).await?;
+    if_match.check(post.version)?;
+    Ok((tx, post))
+}
+
 /// Changes a post (merge patch)
 #[utoipa::path(patch, path = "/api/blog/posts/{id}", tag = "posts", request_body = PostPatch, security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 200, body = Post), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 412, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem)))]
+    responses((status = 200, body = Post), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem)))]
 pub(super) async fn patch(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     if_match: IfMatch,
     Json(patch): Json<PostPatch>,
 ) -> Result<Response, Problem> {
-    let tx = app.db.begin().await?;
-    let post = posts::lock(&tx, id).await?;
-    if_match.check(post.version)?;
+    let (tx, post) = locked(&app, id, &if_match).await?;
     let joined = posts::joined(&tx, &[id]).await?.remove(&id).unwrap_or_default();
     let content = patch.apply(&post, joined);
     let post = posts::edit(&tx, post, content, app.now()).await?;
@@ -172,15 +178,13 @@ pub(super) async fn patch(
 /// Deletes a post; it can be restored
 #[utoipa::path(delete, path = "/api/blog/posts/{id}", tag = "posts", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 412, body = Problem)))]
+    responses((status = 204), (status = 404, body = Problem), (status = 412, body = Problem)))]
 pub(super) async fn delete(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     if_match: IfMatch,
 ) -> Result<Response, Problem> {
-    let tx = app.db.begin().await?;
-    let post = posts::lock(&tx, id).await?;
-    if_match.check(post.version)?;
+    let (tx, post) = locked(&app, id, &if_match).await?;
     posts::delete(&tx, post, app.now()).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -189,15 +193,13 @@ pub(super) async fn delete(
 /// Publishes a draft now
 #[utoipa::path(post, path = "/api/blog/posts/{id}/publish", tag = "posts", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 200, body = Post), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
+    responses((status = 200, body = Post), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
 pub(super) async fn publish(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     if_match: IfMatch,
 ) -> Result<Response, Problem> {
-    let tx = app.db.begin().await?;
-    let post = posts::lock(&tx, id).await?;
-    if_match.check(post.version)?;
+    let (tx, post) = locked(&app, id, &if_match).await?;
     let present = posts::state(&post);
     if !matches!(present, "draft" | "scheduled") {
         return Err(Error::WrongState { present, wanted: "published" }.into());
@@ -210,15 +212,13 @@ pub(super) async fn publish(
 /// Takes a published post back; it is a draft without a plan then
 #[utoipa::path(post, path = "/api/blog/posts/{id}/unpublish", tag = "posts", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 200, body = Post), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
+    responses((status = 200, body = Post), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
 pub(super) async fn unpublish(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     if_match: IfMatch,
 ) -> Result<Response, Problem> {
-    let tx = app.db.begin().await?;
-    let post = posts::lock(&tx, id).await?;
-    if_match.check(post.version)?;
+    let (tx, post) = locked(&app, id, &if_match).await?;
     let post = posts::unpublish(&tx, post, app.now()).await?;
     respond(tx, post, StatusCode::OK).await
 }
@@ -234,17 +234,15 @@ pub(super) struct Schedule {
 /// Plans a draft for a moment ahead; an earlier plan is replaced
 #[utoipa::path(post, path = "/api/blog/posts/{id}/schedule", tag = "posts", request_body = Schedule, security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 200, body = Post), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 412, body = Problem), (status = 415, body = Problem)))]
+    responses((status = 200, body = Post), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem)))]
 pub(super) async fn schedule(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     if_match: IfMatch,
     Json(plan): Json<Schedule>,
 ) -> Result<Response, Problem> {
-    let tx = app.db.begin().await?;
-    let post = posts::lock(&tx, id).await?;
-    if_match.check(post.version)?;
+    let (tx, post) = locked(&app, id, &if_match).await?;
     let post = posts::schedule(&tx, post, whole(plan.published_at), app.now()).await?;
     respond(tx, post, StatusCode::OK).await
 }
@@ -252,15 +250,13 @@ pub(super) async fn schedule(
 /// Takes the plan of a draft away
 #[utoipa::path(post, path = "/api/blog/posts/{id}/unschedule", tag = "posts", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 200, body = Post), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
+    responses((status = 200, body = Post), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
 pub(super) async fn unschedule(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     if_match: IfMatch,
 ) -> Result<Response, Problem> {
-    let tx = app.db.begin().await?;
-    let post = posts::lock(&tx, id).await?;
-    if_match.check(post.version)?;
+    let (tx, post) = locked(&app, id, &if_match).await?;
     let post = posts::unschedule(&tx, post, app.now()).await?;
     respond(tx, post, StatusCode::OK).await
 }
@@ -268,15 +264,13 @@ pub(super) async fn unschedule(
 /// Restores a deleted post as a draft
 #[utoipa::path(post, path = "/api/blog/posts/{id}/restore", tag = "posts", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 200, body = Post), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
+    responses((status = 200, body = Post), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
 pub(super) async fn restore(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     if_match: IfMatch,
 ) -> Result<Response, Problem> {
-    let tx = app.db.begin().await?;
-    let post = posts::lock(&tx, id).await?;
-    if_match.check(post.version)?;
+    let (tx, post) = locked(&app, id, &if_match).await?;
     let post = posts::restore(&tx, post, app.now()).await?;
     respond(tx, post, StatusCode::OK).await
 }

@@ -39,7 +39,7 @@ pub(super) struct TagPatch {
 
 /// Tags, newest first
 #[utoipa::path(get, path = "/api/blog/tags", tag = "tags", params(Page),
-    responses((status = 200, body = Listing<Tag>), (status = 400, body = Problem)))]
+    responses((status = 200, body = Listing<Tag>)))]
 pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Listing<Tag>>, Problem> {
     let found = tags::list(app.db.read(), page.after()?, page.limit + 1).await?;
     Ok(Json(Listing::of(found, page.limit, |row| row.id).map(Tag::from)))
@@ -47,7 +47,7 @@ pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Re
 
 /// Makes a tag
 #[utoipa::path(post, path = "/api/blog/tags", tag = "tags", request_body = NewTag, security((), ("bearer" = [])),
-    responses((status = 201, body = Tag), (status = 400, body = Problem), (status = 409, body = Problem), (status = 415, body = Problem)))]
+    responses((status = 201, body = Tag), (status = 409, body = Problem)))]
 pub(super) async fn create(State(app): State<App>, Json(new): Json<NewTag>) -> Result<Response, Problem> {
     let content = tags::Content { name: new.name, slug: new.slug };
     let tx = app.db.begin().await?;
@@ -60,7 +60,7 @@ pub(super) async fn create(State(app): State<App>, Json(new): Json<NewTag>) -> R
 
 /// One tag
 #[utoipa::path(get, path = "/api/blog/tags/{id}", tag = "tags", params(("id" = Uuid, Path)),
-    responses((status = 200, body = Tag), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = Tag), (status = 404, body = Problem)))]
 pub(super) async fn get(State(app): State<App>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
     let view = Tag::from(tags::find(app.db.read(), id).await?);
     Ok(versioned(StatusCode::OK, view.version, None, view))
@@ -69,8 +69,8 @@ pub(super) async fn get(State(app): State<App>, Path(id): Path<Uuid>) -> Result<
 /// Changes a tag (merge patch)
 #[utoipa::path(patch, path = "/api/blog/tags/{id}", tag = "tags", request_body = TagPatch, security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 200, body = Tag), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 412, body = Problem), (status = 415, body = Problem)))]
+    responses((status = 200, body = Tag), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem)))]
 pub(super) async fn patch(
     State(app): State<App>,
     Path(id): Path<Uuid>,
@@ -89,7 +89,7 @@ pub(super) async fn patch(
 /// Deletes a tag; its posts stay
 #[utoipa::path(delete, path = "/api/blog/tags/{id}", tag = "tags", security((), ("bearer" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The ETag the change is meant for")),
-    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 412, body = Problem)))]
+    responses((status = 204), (status = 404, body = Problem), (status = 412, body = Problem)))]
 pub(super) async fn delete(
     State(app): State<App>,
     Path(id): Path<Uuid>,
