@@ -43,10 +43,13 @@ def planned_post():
 
 
 def description():
-    document = json.loads(get(f"{api}/openapi.json"))
-    assert document["openapi"].startswith("3.1"), document["openapi"]
-    validate(document)
-    return f"{len(document['paths'])} paths"
+    paths = []
+    for listener in (api, admin):
+        document = json.loads(get(f"{listener}/openapi.json"))
+        assert document["openapi"].startswith("3.1"), document["openapi"]
+        validate(document)
+        paths.append(f"{len(document['paths'])} paths")
+    return " and ".join(paths)
 
 
 def feed():
