@@ -10,12 +10,16 @@ chmod 711 "$dir"
 read -r postgres kafka controller <<< "$(free_ports 3)"
 "$servers/postgres.sh" "$dir/postgres" "$postgres" "${BELFRY_POSTGRES:-fast}" & postgres_pid=$!
 "$servers/kafka.sh" run "$dir/kafka" "$kafka" "$controller" & kafka_pid=$!
-command=
+command= life=
 finish() {
     local code=$?
     trap - EXIT INT TERM HUP
     set +e
-    [ -z "$command" ] || kill -TERM "$command" 2> /dev/null
+    if [ -n "$command" ]; then
+        kill -TERM -- "-$command" 2> /dev/null
+        wait "$command" 2> /dev/null
+    fi
+    [ -z "$life" ] || exec {life}>&- # its reader is waited for below
     kill -INT "$postgres_pid" 2> /dev/null
     kill -KILL "$kafka_pid" 2> /dev/null
     wait 2> /dev/null
@@ -31,7 +35,10 @@ until_answers "$postgres" "$postgres_pid" "$dir/postgres/log" "$dir"/postgres/in
 until_answers "$kafka" "$kafka_pid" "$dir/kafka/log"
 export DATABASE_URL="postgres://postgres@127.0.0.1:$postgres/postgres" KAFKA_BROKERS="127.0.0.1:$kafka"
 export BELFRY_SERVERS="$dir" BELFRY_POSTGRES_PID="$postgres_pid" BELFRY_KAFKA_PID="$kafka_pid"
-"$@" & command=$! # in the background, so that a signal is handled at once
+# In the background, so that a signal is handled at once; in a session of its own, so that all it started can be ended.
+setsid "$@" & command=$!
+# Also when this script is killed: the pipe closes, and whoever reads it ends what is left.
+exec {life}> >(exec setsid bash -c 'cat > /dev/null; kill -KILL -- "-$0" 2> /dev/null' "$command")
 code=0
 wait "$command" || code=$?
 command=
