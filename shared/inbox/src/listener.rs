@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_secs(1);
 const REMEMBERED: TimeDelta = TimeDelta::days(30);
 /// Ids forgotten by one statement.
 const PRUNE_BATCH: u64 = 1_000;
+/// Such statements in one upkeep at most: more than the ids that came since the one before.
+const PRUNE_BATCHES: usize = 10;
 
 /// How a listener treats what fails.
 #[derive(Debug, Clone)]
@@ -263,8 +265,15 @@ impl Listener {
             }
             Err(error) => tracing::debug!(%error, "the lag could not be read"),
         }
-        if let Err(fault) = store::prune(&self.db, (self.now)() - REMEMBERED, PRUNE_BATCH).await {
-            tracing::debug!(%fault, "old ids were not forgotten");
+        for _ in 0..PRUNE_BATCHES {
+            match store::prune(&self.db, (self.now)() - REMEMBERED, PRUNE_BATCH).await {
+                Ok(PRUNE_BATCH) => {}
+                Ok(_) => break,
+                Err(fault) => {
+                    tracing::debug!(%fault, "old ids were not forgotten");
+                    break;
+                }
+            }
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::{RelayConfig, Store, store::OutboxRow};
 
 /// Rows deleted by one statement.
 const PRUNE_BATCH: u64 = 1_000;
+/// Such statements in one upkeep at most.
+const PRUNE_BATCHES: usize = 200;
 /// How often old rows are deleted and the backlog is counted.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How soon it is looked whether this relay became the active one.
@@ -306,7 +308,12 @@ impl Upkeep {
     async fn once(&self) -> Result<(), Fault> {
         let now = (self.now)();
         let before = now - TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::days(7));
-        self.store.prune(before, PRUNE_BATCH).await?;
+        // As fast as rows come, or the table grows; but not for ever.
+        for _ in 0..PRUNE_BATCHES {
+            if self.store.prune(before, PRUNE_BATCH).await? < PRUNE_BATCH {
+                break;
+            }
+        }
         let waiting = self.store.backlog().await?;
         let lag = waiting.oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64().max(0.0));
         #[expect(clippy::cast_precision_loss, reason = "a count for people")]

@@ -1,7 +1,13 @@
 //! What a service tells the kit: its name, its settings, its jobs, its tables, and its doors.
 
-use std::{any::Any, collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use database::Fault;
 use futures_util::future::BoxFuture;
 use scheduler::{
     Job, Kind,
@@ -9,7 +15,7 @@ use scheduler::{
     config::{Invalid, JobSettings},
     store::sql::SqlStore,
 };
-use sea_orm::{DatabaseConnection, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use sea_orm_migration::MigratorTrait;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -49,17 +55,27 @@ pub struct Tables {
     /// Brings them up to date.
     pub up: fn(&DatabaseConnection) -> BoxFuture<'_, Result<(), DbErr>>,
     /// Steps that are not done yet.
-    pub pending: fn(&DatabaseConnection) -> BoxFuture<'_, Result<usize, DbErr>>,
+    pub pending: fn(&DatabaseConnection) -> BoxFuture<'_, Result<usize, Fault>>,
 }
 
 impl Tables {
     /// The tables that this migrator makes.
-    pub const fn of<M: MigratorTrait>() -> Self {
-        Self {
-            up: |db| Box::pin(async move { M::up(db, None).await }),
-            pending: |db| Box::pin(async move { Ok(M::get_pending_migrations(db).await?.len()) }),
-        }
+    pub const fn of<M: MigratorTrait + 'static>() -> Self {
+        Self { up: |db| Box::pin(async move { M::up(db, None).await }), pending: |db| Box::pin(pending::<M>(db)) }
     }
+}
+
+/// The steps that are not done yet. Only reads: where even the list of steps is missing, all of them.
+async fn pending<M: MigratorTrait>(db: &DatabaseConnection) -> Result<usize, Fault> {
+    let text = format!("SELECT version FROM {}", M::migration_table_name());
+    let done = match db.query_all_raw(Statement::from_string(db.get_database_backend(), text)).await {
+        Ok(rows) => rows.iter().map(|row| row.try_get("", "version")).collect::<Result<HashSet<String>, DbErr>>()?,
+        Err(error) => match Fault::from(error) {
+            Fault::NotMigrated(_) => HashSet::new(),
+            fault => return Err(fault),
+        },
+    };
+    Ok(M::migrations().iter().filter(|step| !done.contains(step.name())).count())
 }
 
 /// Typed settings of a service, read before anything is touched.

@@ -50,6 +50,14 @@ impl Process {
         Self::run(binary, &["serve", "--embedded"], home, vars)
     }
 
+    /// Starts `binary serve` as in production: on servers, and the tables are somebody else's to make.
+    ///
+    /// # Panics
+    /// When it does not come up; with what it said.
+    pub fn deployed(binary: &str, home: &Home, vars: &[(&str, &str)]) -> Self {
+        Self::run(binary, &["serve"], home, vars)
+    }
+
     /// Starts every service in one process (`belfry up`) at home, and waits until it is up.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use serde_json::json;
+use sqlx::Connection;
 use test_kit::{Home, Process, Signal, eventually};
 
 use crate::{BLOG, blog, in_ms, made};
@@ -44,6 +45,33 @@ fn what_kubernetes_puts_into_the_environment_is_ignored() {
     let vars = [("BLOG_SERVICE_HOST", "10.0.0.1"), ("BLOG_PORT_80_TCP", "tcp://10.0.0.1:80"), ("BLOG_PORT", "x")];
     let (code, said) = run(&["config", "--embedded"], &vars);
     assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn a_service_without_its_tables_waits_for_whoever_makes_them_and_says_so() {
+    let url = test_kit::database().await;
+    let home = Home::at(Some(&url), Some(&test_kit::kafka()));
+    let blog = Process::deployed(BLOG, &home, &[]);
+    let why = eventually("it says what is missing", async || {
+        let ready = blog.admin.get("/readyz").await;
+        (ready.status == 503 && ready.text.contains("belfry migrate")).then_some(ready.text)
+    })
+    .await;
+    assert!(!why.contains("postgres://"), "{why}");
+    let mut rows = sqlx::PgConnection::connect(&url).await.expect("the database answers");
+    let touched = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+    let touched: i64 = sqlx::query_scalar(touched).fetch_one(&mut rows).await.expect("a count");
+    assert_eq!(touched, 0, "it looks and touches nothing");
+    blog.api.get("/api/blog/posts").await.expect(503);
+    let (code, said) = run(&["migrate"], &[("DATABASE_URL", &url)]);
+    assert_eq!(code, 0, "{said}");
+    let blog = blog.ready().await;
+    blog.api.get("/api/blog/posts").await.expect(200);
+    let post = made(&blog, json!({ "title": "At last", "published_at": in_ms(300) })).await;
+    eventually("its schedule runs", async || {
+        (blog.api.get(&crate::at(&post)).await.json["status"] == "published").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

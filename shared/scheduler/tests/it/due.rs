@@ -80,6 +80,21 @@ async fn poison_rows_are_set_aside_and_the_others_go_through() {
 }
 
 #[tokio::test]
+async fn a_row_that_makes_the_job_panic_is_set_aside_and_the_others_go_through() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal { panics: true, ..Deal::default() };
+    let ids = due_in(&store, &clock, 5, 100);
+    job.poison.lock().unwrap().push(ids[41]);
+    let replica = Replica::start(&store, &clock, [deal(&job)]);
+    replica.pass(6).await;
+    let left: Vec<_> = store.rows(ROWS).into_iter().filter(|row| row.due_at.is_some()).map(|row| row.id).collect();
+    assert_eq!(left, [ids[41]]);
+    let aside = replica.running.handle().failures("deal", None, 10).await.unwrap();
+    assert!(aside[0].error.contains("is too much"), "{aside:?}");
+}
+
+#[tokio::test]
 async fn a_job_that_leaves_its_rows_due_does_not_spin() {
     let clock = clock();
     let (store, _keep) = memory(&clock);

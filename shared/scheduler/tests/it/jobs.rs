@@ -82,6 +82,8 @@ impl<T: Send> Tick<T> for Told {
 #[derive(Clone, Default)]
 pub(crate) struct Deal {
     pub(crate) poison: Arc<Mutex<Vec<Uuid>>>,
+    /// Poison makes it panic instead of fail.
+    pub(crate) panics: bool,
     pub(crate) acts: Arc<AtomicUsize>,
     /// Leaves the rows due, which is a mistake.
     pub(crate) forgets: bool,
@@ -106,7 +108,9 @@ impl Claim<MemoryTx> for Deal {
     async fn act(&self, tx: &mut MemoryTx, rows: Vec<DueRow>, run: &Run) -> Result<(), JobError> {
         self.acts.fetch_add(1, Ordering::Relaxed);
         for row in rows {
-            if self.poison.lock().unwrap().contains(&row.id) {
+            let poison = self.poison.lock().unwrap().contains(&row.id);
+            assert!(!(poison && self.panics), "row {} is too much", row.id);
+            if poison {
                 return Err(JobError::failed(format!("row {} is poison", row.id)));
             }
             let done = json!({ "done_at": run.now, "times": row.data["times"].as_i64().unwrap_or(0) + 1 });

@@ -1,6 +1,12 @@
 //! Stories of the runner, on memory and by a clock driven by hand.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use scheduler::{
@@ -243,6 +249,58 @@ async fn a_disabled_job_is_listed_and_never_run() {
     assert!(!view.enabled && view.next_run_at.is_none());
     assert_eq!((job.count(), view.enabled_replicas.as_str()), (0, "0/1"));
     assert!(matches!(replica.running.handle().run("told", None, None).await, Err(Refused::Conflict(_))));
+}
+
+#[tokio::test]
+async fn instants_while_only_disabled_replicas_lived_are_one_row_that_says_so() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Told::to(Do::Succeed);
+    let off = || JobSettings { enabled: false, ..every(60) };
+    let first = Replica::start(&store, &clock, [told(&job)]);
+    first.pass(60).await;
+    assert_eq!(first.stop().await, Stopped::Cleanly);
+    let disabled = Replica::start(&store, &clock, [Job::tick("told", "", off(), job.clone())]);
+    disabled.pass(600).await;
+    let again = Replica::start(&store, &clock, [told(&job)]);
+    again.pass(61).await;
+    let runs = again.runs("told").await;
+    let told_disabled: Vec<i64> =
+        runs.iter().filter(|run| run.outcome == Some(Outcome::Disabled)).map(|run| run.instants).collect();
+    assert_eq!(told_disabled.len(), 1, "{runs:?}");
+    assert!(told_disabled[0] >= 9, "{told_disabled:?}");
+    assert_eq!(job.count(), 2, "none of them ran");
+}
+
+#[tokio::test]
+async fn a_pause_of_a_job_of_one_replica_ends_by_itself_too() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let count = Arc::new(AtomicUsize::new(0));
+    let job = Job::local("counts", "", every(10), Counting(Arc::clone(&count)));
+    let replica = Replica::start(&store, &clock, [job]);
+    replica.pass(11).await;
+    let until = Some(clock.now() + TimeDelta::seconds(35));
+    replica.running.handle().pause("counts", "an operator", "calm", until).await.unwrap();
+    replica.pass(34).await;
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    replica.pass(20).await;
+    assert!(count.load(Ordering::Relaxed) >= 2);
+    replica.running.handle().run("counts", None, None).await.unwrap();
+    let before = count.load(Ordering::Relaxed);
+    settle().await;
+    assert_eq!(count.load(Ordering::Relaxed), before + 1, "an operator's run comes at once");
+}
+
+/// A job of one replica that counts its runs.
+struct Counting(Arc<AtomicUsize>);
+
+#[async_trait::async_trait]
+impl scheduler::kinds::Local for Counting {
+    async fn run(&self, _run: &scheduler::kinds::Run) -> Result<u64, scheduler::JobError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(1)
+    }
 }
 
 #[tokio::test]

@@ -126,7 +126,9 @@ fn shaped(mut response: Response, id: &str, head: bool) -> Response {
         return response;
     }
     let ours = response.extensions_mut().remove::<Problem>();
-    let typed = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == CONTENT_TYPE);
+    // What a handler says in JSON of its own (why it is not ready, say) stays; the framework's errors are plain text.
+    let typed = response.headers().get(header::CONTENT_TYPE);
+    let typed = typed.is_some_and(|value| value == CONTENT_TYPE || value == "application/json");
     if ours.is_none() && typed {
         return response;
     }

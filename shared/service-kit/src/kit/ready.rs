@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use database::Fault;
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -69,7 +68,7 @@ async fn look(db: &DatabaseConnection, tables: crate::service::Tables, migrated:
         if migrated {
             return Ok(db.execute_unprepared("SELECT 1").await.map(|_| 0)?);
         }
-        Ok::<usize, Fault>((tables.pending)(db).await?)
+        (tables.pending)(db).await
     };
     match database::within(PATIENCE, look).await {
         Ok(0) => Ok(()),

@@ -16,10 +16,15 @@ pub(super) const LIVE: Duration = Duration::from_secs(90);
 impl<S: Store> Dispatcher<S> {
     /// Announces this replica, and starts what runs on start. False: stopped before the store answered.
     pub(super) async fn begin(&mut self) -> bool {
+        let mut told = false;
         loop {
             match self.announce(true).await {
                 Ok(()) => break,
-                Err(error) => tracing::warn!(%error, "the schedules cannot be read yet; trying again"),
+                Err(error) if told => tracing::debug!(%error, "the schedules cannot be read yet"),
+                Err(error) => {
+                    told = true;
+                    tracing::warn!(%error, "the schedules cannot be read yet; trying again every second");
+                }
             }
             tokio::select! {
                 () = self.env.stop.cancelled() => return false,
