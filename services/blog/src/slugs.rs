@@ -40,6 +40,12 @@ pub(crate) async fn free(
     slug: &str,
     except: Option<Uuid>,
 ) -> Result<String, Fault> {
+    let mut sql = Sql::of(tx);
+    if !sql.sqlite() {
+        // Those who wish for one slug at once take their turns, or the unluckiest would lose again and again.
+        let wish = sql.bind(format!("{table}/{slug}"));
+        sql.run(tx, &format!("SELECT pg_advisory_xact_lock(hashtextextended({wish}, 0))")).await?;
+    }
     let mut next = 1;
     for tries in TRIES {
         let candidates: Vec<String> = (next..next + tries).map(|number| numbered(slug, number)).collect();

@@ -69,6 +69,12 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
         table.put(&format!("{name}, p50"), "ms", middle);
         table.put_beside(&format!("{name}, p99"), "ms", end, Some((trip, "round trip")));
     }
+    table.put_beside(
+        "lateness, planned through another replica, p99",
+        "ms",
+        elsewhere(&home, &mut rows, size).await,
+        Some((trip, "round trip")),
+    );
     let mut done = Vec::new();
     for number in 0..size.samples {
         let title = format!("At once #{number}.");
@@ -78,6 +84,17 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     let (middle, end) = percentiles(done);
     table.put("from the commit of a due post to its publication, p50", "ms", middle);
     table.put_beside("from the commit of a due post to its publication, p99", "ms", end, Some((trip, "round trip")));
+}
+
+/// The posts are planned through a replica that publishes nothing; the one that does must hear of them.
+async fn elsewhere(home: &Home, rows: &mut PgConnection, size: Size) -> f64 {
+    let told = Process::start(BLOG, home, &[("POST_PUBLISHER_ENABLED", "false")]).ready().await;
+    let title = "Planned elsewhere #";
+    for number in 0..size.samples {
+        // Two seconds ahead each, one after another: every one has to cross.
+        plan(&told, &format!("{title}{number}"), now() + TimeDelta::seconds(2)).await;
+    }
+    percentiles(between(rows, title, "published_at", size.samples).await).1
 }
 
 /// The same on SQLite and the embedded log, as the API tells it.

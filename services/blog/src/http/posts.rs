@@ -26,7 +26,7 @@ use crate::{
     posts::{self, Filter, Headline, State as PostState},
 };
 
-/// Two requests may wish for one slug in the same moment; so often the later one tries the next number.
+/// `same-2` may be wished for by name while `same` is numbered; so often the later one tries another number.
 const SLUG_TRIES: usize = 5;
 
 #[derive(Deserialize, IntoParams)]

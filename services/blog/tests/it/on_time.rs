@@ -38,7 +38,7 @@ async fn a_scheduled_post_is_published_within_milliseconds_and_keeps_its_planned
 }
 
 #[tokio::test]
-async fn two_hundred_posts_are_published_within_fifty_milliseconds_of_their_moments() {
+async fn two_hundred_posts_are_published_in_time_also_on_a_busy_machine() {
     for home in Home::both().await {
         let blog = Process::start(BLOG, &home, RARELY).ready().await;
         let mut posts = Vec::new();
@@ -56,7 +56,8 @@ async fn two_hundred_posts_are_published_within_fifty_milliseconds_of_their_mome
         late.sort_unstable();
         assert!(late[0] >= 0, "none before its moment");
         // The machine is shared with other tests: the figure proper is in the benchmarks.
-        let p99 = late[197];
+        let (middle, p99) = (late[100], late[197]);
+        assert!(middle < 50_000, "p50 {middle} µs on {}", home.name);
         assert!(p99 < 250_000, "p99 {p99} µs on {}", home.name);
     }
 }
