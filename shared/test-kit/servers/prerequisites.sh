@@ -10,15 +10,16 @@ need() { # PACKAGE COMMAND-OR-FILE
 need build-essential cc
 need build-essential make
 need pkg-config pkg-config
+need util-linux setpriv
+need curl curl
 [ -e /usr/include/openssl/ssl.h ] || packages+=(libssl-dev)
 [ -e /usr/include/zlib.h ] || packages+=(zlib1g-dev)
 if [ "${1:-build}" = test ]; then
     ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 || packages+=(postgresql)
     need maven mvn
     need default-jre-headless java
-    need util-linux setpriv
     need python3 python3
-    need curl curl
+    need procps /bin/kill # the shell's own is of no use to a program
 fi
 
 if ! command -v cargo > /dev/null; then
