@@ -4,15 +4,18 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+use uuid::Uuid;
 
-use crate::{eventually_within, project};
+use crate::project;
 
 /// How long a server may take to be up.
 const UP: Duration = Duration::from_secs(60);
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(50);
 
 enum Kind {
     Postgres,
@@ -27,9 +30,22 @@ pub struct Server {
     child: Option<Child>,
 }
 
+/// Where ports are looked for: below those that the system gives to connections, which could take one while its server
+/// is down.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
 /// Ports of loopback that are free now.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let bound = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+    let mut from = PORTS.start + u16::try_from(Uuid::now_v7().as_u128() % 11_000).expect("it is small");
+    let bound = [(); N].map(|()| {
+        loop {
+            from += 1;
+            assert!(PORTS.contains(&from), "no port is free");
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", from)) {
+                return listener;
+            }
+        }
+    });
     bound.map(|listener| listener.local_addr().expect("it is bound").port())
 }
 
@@ -78,11 +94,19 @@ impl Server {
         };
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it can be started");
         self.child = Some(child);
-        let address = self.address();
-        eventually_within(UP, "the server to answer", async || {
-            tokio::net::TcpStream::connect(&address).await.is_ok().then_some(())
-        })
-        .await;
+        let (address, began) = (self.address(), Instant::now());
+        while tokio::net::TcpStream::connect(&address).await.is_err() {
+            let ended = self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()));
+            assert!(!ended && began.elapsed() < UP, "{address} does not answer (ended: {ended}):\n{}", self.said());
+            let _never = tokio::time::timeout(LOOK, std::future::pending::<()>()).await;
+        }
+    }
+
+    /// The end of its log.
+    fn said(&self) -> String {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
     /// Stops it at once, as a crash would.
