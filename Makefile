@@ -4,7 +4,7 @@ SHELL := bash
 servers := shared/test-kit/servers
 args ?=
 
-.PHONY: help run demo test test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
+.PHONY: help run demo test sim test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,6 +22,9 @@ build: ## Install what building needs, and build
 test: ## Set up everything the tests need (PostgreSQL, Kafka) and run them all
 	@$(servers)/prerequisites.sh test
 	@$(servers)/with-servers.sh cargo test --workspace $(args)
+
+sim: ## Simulate the scheduler: SEEDS=10000 runs that many days, SEED=42 replays one and tells its story
+	@SIM_SEEDS=$(or $(SEEDS),2000) $(if $(SEED),SIM_SEED=$(SEED)) cargo test --quiet --package scheduler --test sim -- every_promise --nocapture
 
 test-clients: build ## Clients that are not ours: kcat, CloudEvents SDK, feedparser, validators, schemathesis
 	@$(servers)/prerequisites.sh test

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use crate::{
     ledger::{Ending, Outcome, Wake},
     store::{Store, Window},
     tick::roll_back,
+    windows::Windows,
 };
 
 /// Rows a batch takes at most.
@@ -28,8 +29,6 @@ const WRITER_TIME: Duration = Duration::from_millis(50);
 const PASS_BATCHES: u32 = 100;
 /// or after so long, whichever is first; the next begins at once.
 const PASS_TIME: Duration = Duration::from_secs(10);
-/// One ledger row stands for the due and hint passes of so long.
-const WINDOW: Duration = Duration::from_secs(10);
 
 pub(crate) struct ClaimBody<S: Store, R> {
     pub(crate) name: String,
@@ -37,8 +36,8 @@ pub(crate) struct ClaimBody<S: Store, R> {
     pub(crate) timeout: Duration,
     pub(crate) batch: Mutex<u64>,
     pub(crate) windows: Windows,
-    /// Batches that are being acted on, or never came back from it.
-    acting: Mutex<Vec<Vec<Uuid>>>,
+    /// Batches that are being acted on (their token lives), or never came back from it.
+    acting: Mutex<Vec<(Vec<Uuid>, Weak<()>)>>,
 }
 
 impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
@@ -50,26 +49,6 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             batch: Mutex::new(BATCH_SINGLE_WRITER),
             windows: Windows::default(),
             acting: Mutex::default(),
-        }
-    }
-}
-
-/// The ledger rows of this replica's due and hint passes.
-#[derive(Default)]
-pub(crate) struct Windows(Mutex<Option<(Uuid, Duration, Instant, Wake)>>);
-
-impl Windows {
-    /// The window that a batch at `now` belongs to.
-    pub(crate) fn at<S: Store>(&self, env: &Env<S>, wake: Wake, now: Instant) -> (Uuid, Instant, Wake) {
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let monotonic = env.clock.monotonic();
-        match *window {
-            Some((run, since, started_at, first)) if monotonic < since + WINDOW => (run, started_at, first),
-            _ => {
-                let run = (env.ids)();
-                *window = Some((run, monotonic, now, wake));
-                (run, now, wake)
-            }
         }
     }
 }
@@ -179,7 +158,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         let mut backoff = Backoff::new();
         let mut batches = 0;
         pass.handled.clear();
-        pass.aside = env.store.failures(&self.name, None, 1).await.is_ok_and(|aside| !aside.is_empty());
+        pass.aside = !env.store.failures(&self.name, None, 1).await.is_ok_and(|aside| aside.is_empty());
         if let Some(end) = self.suspects(env, pass).await {
             return end;
         }
@@ -209,6 +188,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
                     }
                     tracing::warn!(job = %pass.run.job, error, "the store is away; trying the batch again");
                     tokio::select! {
+                        biased;
                         () = pass.watch.stop.cancelled() => return Swept::Asked,
                         () = env.sleep(backoff.next()) => {}
                     }
@@ -219,14 +199,15 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         Swept::Batches
     }
 
-    fn acting<T>(&self, with: impl FnOnce(&mut Vec<Vec<Uuid>>) -> T) -> T {
+    fn acting<T>(&self, with: impl FnOnce(&mut Vec<(Vec<Uuid>, Weak<()>)>) -> T) -> T {
         with(&mut self.acting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Batches that took longer than the timeout are their rows' fault too: halved like those that fail.
     async fn suspects(&self, env: &Env<S>, pass: &mut Pass<'_>) -> Option<Swept> {
-        // What another pass is acting on right now is locked; `take` leaves it out and the halves come back empty.
-        for ids in self.acting(std::mem::take) {
+        for (ids, _) in
+            self.acting(|acting| acting.extract_if(.., |(_, token)| token.strong_count() == 0).collect::<Vec<_>>())
+        {
             let error = format!("the batch took longer than {:?}", self.timeout);
             if let Some(end) = self.halves(env, pass, ids, Outcome::TimedOut, error).await {
                 return Some(end);
@@ -315,10 +296,12 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         }
         let late = rows.iter().filter_map(|row| self.job.due_at(row)).map(|due| (now - due).num_milliseconds()).max();
         pass.run.now = now;
-        self.acting(|acting| acting.push(ids.clone()));
+        let token = Arc::new(());
+        self.acting(|acting| acting.push((ids.clone(), Arc::downgrade(&token))));
         let acted = caught(self.job.act(&mut tx, rows, &pass.run)).await;
-        if pass.watch.why() != Why::Timeout {
-            self.acting(|acting| acting.retain(|batch| *batch != ids));
+        // One that came back well is no suspect, however late: the process may have been asleep.
+        if matches!(acted, Caught::Answer(Ok(()))) || pass.watch.why() != Why::Timeout {
+            self.acting(|acting| acting.retain(|(batch, _)| *batch != ids));
         }
         match acted {
             Caught::Answer(Ok(())) => {}

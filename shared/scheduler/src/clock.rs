@@ -27,11 +27,62 @@ pub trait Clock: Send + Sync + 'static {
 /// The difference between database time and expectation that is called a step.
 const STEP: TimeDelta = TimeDelta::seconds(60);
 
-/// Monotonic time plus the offset to the database's time.
+/// How fast an estimate loses its worth: clocks of machines run apart by at most 500 millionths; twice that is allowed.
+const DRIFT_DIVISOR: u32 = 1_000;
+/// A reading is never better than this, however fast the answer came.
+const RESOLUTION: Duration = Duration::from_millis(1);
+
+/// What a process believes the database's time to be: its own monotonic time plus an offset.
+///
+/// A reading is only as good as half of its round trip. One that took long does not replace a better one, unless the two
+/// contradict each other.
+pub struct Estimate {
+    held: Mutex<Reading>,
+}
+
+/// The database's time at monotonic zero, how far it may be off, and when that was found.
+#[derive(Clone, Copy)]
+struct Reading {
+    base: Instant,
+    off: Option<Duration>,
+    at: Duration,
+}
+
+impl Estimate {
+    /// Until it is told the database's time, it believes that monotonic zero was at `start`.
+    pub fn new(start: Instant) -> Self {
+        Self { held: Mutex::new(Reading { base: start, off: None, at: Duration::ZERO }) }
+    }
+
+    /// The database's time at a monotonic moment, in whole microseconds.
+    pub fn at(&self, monotonic: Duration) -> Instant {
+        let base = self.held.lock().unwrap_or_else(PoisonError::into_inner).base;
+        (base + delta(monotonic)).trunc_subsecs(6)
+    }
+
+    /// See [`Clock::measured`].
+    pub fn measured(&self, database: Instant, before: Duration, after: Duration) -> Option<TimeDelta> {
+        let trip = after.saturating_sub(before);
+        let off = trip / 2 + trip / DRIFT_DIVISOR;
+        let new = Reading { base: database - delta(before + trip / 2), off: Some(off), at: after };
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = new.base - held.base;
+        let Some(known) = held.off else {
+            *held = new;
+            return None;
+        };
+        let known = known + after.saturating_sub(held.at) / DRIFT_DIVISOR + RESOLUTION;
+        if off <= known || change.abs() > delta(known + off) {
+            *held = new;
+        }
+        (change.abs() > STEP).then_some(change)
+    }
+}
+
+/// The process's monotonic time, with an [`Estimate`] of the database's.
 pub struct DatabaseClock {
     start: std::time::Instant,
-    base: Mutex<Instant>,
-    measured: std::sync::atomic::AtomicBool,
+    estimate: Estimate,
 }
 
 impl DatabaseClock {
@@ -39,11 +90,7 @@ impl DatabaseClock {
     pub fn new() -> Arc<Self> {
         #[expect(clippy::disallowed_methods, reason = "the clock is the one place that reads the process's time")]
         let now = Utc::now();
-        Arc::new(Self {
-            start: std::time::Instant::now(),
-            base: Mutex::new(now),
-            measured: std::sync::atomic::AtomicBool::new(false),
-        })
+        Arc::new(Self { start: std::time::Instant::now(), estimate: Estimate::new(now) })
     }
 }
 
@@ -54,8 +101,7 @@ fn delta(duration: Duration) -> TimeDelta {
 #[async_trait]
 impl Clock for DatabaseClock {
     fn now(&self) -> Instant {
-        let base = *self.base.lock().unwrap_or_else(PoisonError::into_inner);
-        (base + delta(self.start.elapsed())).trunc_subsecs(6)
+        self.estimate.at(self.start.elapsed())
     }
 
     fn monotonic(&self) -> Duration {
@@ -68,12 +114,7 @@ impl Clock for DatabaseClock {
     }
 
     fn measured(&self, database: Instant, before: Duration, after: Duration) -> Option<TimeDelta> {
-        let base = database - delta(before + (after.saturating_sub(before)) / 2);
-        let mut held = self.base.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = base - *held;
-        *held = base;
-        let first = !self.measured.swap(true, std::sync::atomic::Ordering::Relaxed);
-        (!first && change.abs() > STEP).then_some(change)
+        self.estimate.measured(database, before, after)
     }
 }
 
@@ -121,5 +162,26 @@ impl Clock for ManualClock {
 
     fn measured(&self, _database: Instant, _before: Duration, _after: Duration) -> Option<TimeDelta> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_reading_does_not_spoil_a_good_one_but_one_that_contradicts_it_counts() {
+        let start: Instant = "2026-06-01T00:00:00Z".parse().unwrap();
+        let at = |ms: i64| start + TimeDelta::milliseconds(ms);
+        let ms = Duration::from_millis;
+        let estimate = Estimate::new(at(-3_600_000));
+        assert_eq!(estimate.measured(at(1_000), ms(1_000), ms(1_002)), None, "the first is no step");
+        assert_eq!(estimate.at(ms(2_000)), at(1_999));
+        estimate.measured(at(2_000), ms(2_000), ms(5_000));
+        assert_eq!(estimate.at(ms(6_000)), at(5_999), "it may be 1.5 s off, which the first is not");
+        estimate.measured(at(7_000), ms(7_000), ms(7_004));
+        assert_eq!(estimate.at(ms(7_000)), at(6_998), "as good, for the first has aged");
+        let step = estimate.measured(at(100_000), ms(8_000), ms(11_000)).unwrap();
+        assert_eq!((step.num_seconds(), estimate.at(ms(9_500))), (90, at(100_000)));
     }
 }

@@ -99,6 +99,7 @@ impl<S: Store> Handle<S> {
     /// Resolves when all work threads are stuck.
     pub(crate) async fn exhausted(&self) {
         tokio::select! {
+            biased;
             () = self.cluster.executions.exhausted() => {}
             () = self.local.executions.exhausted() => {}
         }

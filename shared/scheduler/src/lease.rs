@@ -3,7 +3,7 @@
 mod settle;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,12 +15,12 @@ use uuid::Uuid;
 
 use crate::{
     Instant, JobError,
-    body::{Body, Caught, Ended, Env, Kind, Passed, Watch, Why, caught},
-    claim::Windows,
+    body::{Backoff, Body, Caught, Ended, Env, Kind, Passed, Watch, Why, caught},
     kinds::{Held, LEASE, Lease, LeaseTake, Leased, Run},
     ledger::{Ending, Outcome, Wake},
     store::Store,
-    tick::roll_back,
+    tick::{committed, roll_back},
+    windows::Windows,
 };
 
 /// Answers are gathered for so long, or until there are [`SETTLE_ROWS`].
@@ -36,7 +36,7 @@ pub(crate) struct LeaseBody<S: Store, J: Lease<S::Tx>> {
     pub(crate) name: String,
     pub(crate) job: Arc<J>,
     pub(crate) timeout: Duration,
-    pub(crate) hands: Mutex<HashMap<Uuid, InHand>>,
+    pub(crate) hands: Mutex<BTreeMap<Uuid, InHand>>,
     pub(crate) windows: Windows,
     pub(crate) store: std::marker::PhantomData<fn(S)>,
 }
@@ -93,36 +93,23 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
 
     /// A tick of a Lease arms rows; they are asked about by due passes.
     async fn attempt(&self, env: &Env<S>, mut run: Run, held: Held, watch: &Watch) -> Ended {
+        let mut backoff = Backoff::new();
         watch.enter(None);
-        let (mut tx, now) = match env.begin(self.timeout).await {
-            Ok(begun) => begun,
-            Err(error) => return Ended::With(Ending::error(Outcome::Failed, error)),
-        };
-        watch.session(env.store.session(&tx));
-        run.now = now;
-        let armed = match caught(self.job.arm(&mut tx, &run)).await {
-            Caught::Answer(Ok(armed)) => i64::try_from(armed).unwrap_or(i64::MAX),
-            Caught::Answer(Err(error)) => {
-                roll_back(env, tx).await;
-                return Ended::With(Ending::error(Outcome::Failed, error));
+        loop {
+            if watch.why() != Why::Nothing {
+                return Ended::Asked;
             }
-            Caught::Panicked(text) => {
-                roll_back(env, tx).await;
-                return Ended::With(Ending::error(Outcome::Panicked, text));
-            }
-        };
-        match env.store.complete(&mut tx, held, &Ending::succeeded(armed)).await {
-            Ok(true) => match env.store.commit(tx).await {
-                Ok(()) => Ended::Completed { items: armed },
-                Err(error) => Ended::With(Ending::error(Outcome::Failed, error)),
-            },
-            Ok(false) => {
-                roll_back(env, tx).await;
-                Ended::Fenced
-            }
-            Err(error) => {
-                roll_back(env, tx).await;
-                Ended::With(Ending::error(Outcome::Failed, error))
+            match self.arm(env, &mut run, held, watch).await {
+                Ok(ended) => return ended,
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(job = %run.job, run = %run.id, %error, "the store is away; arming again");
+                    tokio::select! {
+                        biased;
+                        () = watch.stop.cancelled() => return Ended::Asked,
+                        () = env.sleep(backoff.next()) => {}
+                    }
+                }
+                Err(error) => return Ended::With(Ending::error(Outcome::Failed, error)),
             }
         }
     }
@@ -178,7 +165,7 @@ async fn gather<S: Store, T: Send + 'static>(env: &Env<S>, asks: &mut JoinSet<T>
     let until = env.clock.monotonic() + SETTLE_AFTER;
     while answers.len() < SETTLE_ROWS {
         let next = tokio::select! {
-            biased;
+           biased;
             next = asks.join_next() => next,
             () = env.clock.sleep_until(until) => None,
         };
@@ -191,7 +178,40 @@ async fn gather<S: Store, T: Send + 'static>(env: &Env<S>, asks: &mut JoinSet<T>
 }
 
 impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
-    fn in_hand<T>(&self, with: impl FnOnce(&mut HashMap<Uuid, InHand>) -> T) -> T {
+    /// Arms rows and ends the run, in one transaction.
+    async fn arm(&self, env: &Env<S>, run: &mut Run, held: Held, watch: &Watch) -> Result<Ended, JobError> {
+        let (mut tx, now) = env.begin(self.timeout).await?;
+        watch.session(env.store.session(&tx));
+        run.now = now;
+        let armed = match caught(self.job.arm(&mut tx, run)).await {
+            Caught::Answer(Ok(armed)) => i64::try_from(armed).unwrap_or(i64::MAX),
+            Caught::Answer(Err(error)) => {
+                roll_back(env, tx).await;
+                return Err(error);
+            }
+            Caught::Panicked(text) => {
+                roll_back(env, tx).await;
+                return Ok(Ended::With(Ending::error(Outcome::Panicked, text)));
+            }
+        };
+        match env.store.complete(&mut tx, held, &Ending::succeeded(armed)).await {
+            Ok(true) => {}
+            Ok(false) => {
+                roll_back(env, tx).await;
+                return Ok(Ended::Fenced);
+            }
+            Err(error) => {
+                roll_back(env, tx).await;
+                return Err(error.into());
+            }
+        }
+        match env.store.commit(tx).await {
+            Err(error) if committed(env, held).await != Some(true) => Err(error.into()),
+            _ => Ok(Ended::Completed { items: armed }),
+        }
+    }
+
+    fn in_hand<T>(&self, with: impl FnOnce(&mut BTreeMap<Uuid, InHand>) -> T) -> T {
         with(&mut self.hands.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -244,7 +264,7 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
                 async move {
                     let deadline = clock.monotonic() + timeout;
                     let answer = tokio::select! {
-                        biased;
+                       biased;
                         () = drop.cancelled() => return Asked::Lost,
                         () = give_back.cancelled() => return Asked::GiveBack(row.held),
                         answer = caught(job.ask(&row, &run)) => match answer {

@@ -132,6 +132,7 @@ mod steps;
 pub mod store;
 pub mod tables;
 mod tick;
+mod windows;
 
 pub use body::Kind;
 pub use control::{Handle, Refused};

@@ -26,6 +26,7 @@ impl<S: Store> Body<S> for LocalBody {
         run.now = env.clock.now();
         // No transaction is open: a run that is asked to end is dropped at its next await.
         let answer = tokio::select! {
+            biased;
             answer = caught(self.job.run(&run)) => answer,
             () = watch.stop.cancelled() => return Ended::Asked,
         };

@@ -237,10 +237,12 @@ impl<S: Store> Running<S> {
         let patience =
             if grace > Duration::from_secs(10) { grace.saturating_sub(Duration::from_secs(5)) } else { grace / 2 };
         tokio::select! {
+            biased;
             () = self.shared.tracker.wait() => return Stopped::Cleanly,
             () = clock.sleep_until(began + patience) => self.shared.give_back.cancel(),
         }
         tokio::select! {
+            biased;
             () = self.shared.tracker.wait() => Stopped::Cleanly,
             () = clock.sleep_until(began + grace) => Stopped::Abandoned,
         }

@@ -56,6 +56,7 @@ impl<S: Store, J: Steps<S::Tx>> Body<S> for StepsBody<S, J> {
                 Stepped::Again(error) => {
                     tracing::warn!(job = %run.job, run = %run.id, error, "trying the step again");
                     tokio::select! {
+                        biased;
                         () = watch.stop.cancelled() => return Ended::Asked,
                         () = env.sleep(backoff.next()) => {}
                     }
@@ -95,11 +96,14 @@ impl<S: Store, J: Steps<S::Tx>> StepsBody<S, J> {
         run.now = env.clock.now();
         // No transaction is open, so the ask may be dropped when the run is asked to end.
         let asked = tokio::select! {
+            biased;
             asked = caught(self.job.ask(input, &cursor, &run)) => asked,
             () = watch.stop.cancelled() => return Stepped::End(Ended::Asked),
         };
         let answer = match asked {
             Caught::Answer(Ok(answer)) => answer,
+            // A run that was asked to end and says "I could not" ends as it was asked to.
+            Caught::Answer(Err(_)) if watch.why() != Why::Nothing => return Stepped::End(Ended::Asked),
             Caught::Answer(Err(error)) => return failed(&error),
             Caught::Panicked(text) => return panicked(text),
         };
@@ -113,7 +117,7 @@ impl<S: Store, J: Steps<S::Tx>> StepsBody<S, J> {
             Caught::Answer(Ok(next)) => self.settle(env, tx, held, next).await,
             Caught::Answer(Err(error)) => {
                 roll_back(env, tx).await;
-                failed(&error)
+                if watch.why() == Why::Nothing { failed(&error) } else { Stepped::End(Ended::Asked) }
             }
             Caught::Panicked(text) => {
                 roll_back(env, tx).await;

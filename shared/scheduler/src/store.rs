@@ -76,8 +76,8 @@ pub struct Recovery {
     pub job: String,
     /// Take it over in the same row (Tick, Steps); else it ends as `lost` (Claim, Lease: their rows are due again).
     pub resume: bool,
-    /// The next instant of the job is due already: the lost one is final.
-    pub superseded: bool,
+    /// Runs whose next instant is due already: lost, they are final.
+    pub superseded: Vec<Uuid>,
 }
 
 /// What was found of dead owners.
@@ -265,7 +265,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Makes a row that was set aside claimable again. False: there is none.
     async fn retry_failure(&self, job: &str, row_id: Uuid) -> Result<bool, StoreError>;
 
-    /// When the first row that was set aside may be tried again.
+    /// When the next row that was set aside may be tried again. Those whose time has come are due like any other, or were
+    /// dealt with meanwhile.
     async fn next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError>;
 
     /// Deletes old done runs in one bounded batch and moves `ledger_from`. How many went.

@@ -46,6 +46,7 @@ impl<S: Store> Body<S> for TickBody<S> {
                 Batch::Again(error) => {
                     tracing::warn!(job = %run.job, run = %run.id, error, "the store is away; trying the batch again");
                     tokio::select! {
+                        biased;
                         () = watch.stop.cancelled() => return Ended::Asked,
                         () = env.sleep(backoff.next()) => {}
                     }

@@ -261,6 +261,17 @@ fn nothing_is_left_to_be_done_in_a_comment() {
     none(&wrong);
 }
 
+/// What is chosen at random cannot be simulated: the same seed would not be the same trace.
+#[test]
+fn the_scheduler_leaves_no_choice_to_chance() {
+    let ours = files("rs").into_iter().filter(|(name, _)| name.starts_with("shared/scheduler/src/"));
+    let unbiased = |(name, text): (String, String)| {
+        let chance = text.split("select! {").skip(1).any(|after| !after.trim_start().starts_with("biased;"));
+        chance.then(|| format!("{name} has a select! without `biased;`"))
+    };
+    none(&ours.filter_map(unbiased).collect::<Vec<_>>());
+}
+
 #[test]
 fn decisions_are_numbered_without_a_gap() {
     let number = |name: &String| name.split('-').next().and_then(|number| number.parse().ok());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait;
 use test_kit::{Home, Process, Signal};
 
 use crate::{BELFRY, published, run, up};
@@ -69,7 +70,14 @@ async fn a_second_platform_on_the_same_database_without_kafka_is_refused() {
     assert_eq!(second.code, 78, "{} {}", second.out, second.err);
     assert!(second.err.contains("KAFKA_BROKERS"), "{}", second.err);
     drop(first);
-    // The lock is the first one's session, which ends with it.
+    // The lock is the first one's session; the server ends it when it sees that its client is gone.
+    let db = sea_orm::Database::connect(url.as_str()).await.expect("the database");
+    test_kit::eventually("the session of the first to end", async || {
+        let others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let other = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, others);
+        db.query_one_raw(other).await.expect("it answers").is_none().then_some(())
+    })
+    .await;
     up(&home, &[]).await;
 }
 

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     Instant, JobError,
-    body::{Body, Env, Why},
+    body::{Env, Why},
     job::Entry,
     kinds::LEASE,
     ledger::ScheduleRow,
@@ -24,7 +24,7 @@ use crate::{
         Executions, Hints,
         due::{Do, DueState},
         mail::{CHANGED, LOOK, Mail, NUDGED},
-        upkeep::Observed,
+        upkeep::{self, Observed},
     },
     schedule::Overlap,
     store::{Decided, Nudge, QueueOf, Store},
@@ -38,8 +38,6 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(5);
 const ANNOUNCE: Duration = Duration::from_secs(30);
 /// How often the ledger is pruned.
 const PRUNE: Duration = Duration::from_secs(600);
-/// Reading when the next row falls due takes at most this.
-const READ: Duration = Duration::from_secs(10);
 /// After an error of the store.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -70,6 +68,8 @@ pub(crate) struct Dispatcher<S: Store> {
     next_prune: Duration,
     /// Nothing is decided before this, after an error of the store.
     hold: Duration,
+    /// When the database's time was last read.
+    measured: Duration,
 }
 
 impl<S: Store> Dispatcher<S> {
@@ -106,6 +106,7 @@ impl<S: Store> Dispatcher<S> {
             next_announce: now + ANNOUNCE,
             next_prune: now + PRUNE,
             hold: Duration::ZERO,
+            measured: now,
         }
     }
 
@@ -116,7 +117,7 @@ impl<S: Store> Dispatcher<S> {
         loop {
             let until = self.wake_at();
             let mail = tokio::select! {
-                biased;
+               biased;
                 () = self.env.stop.cancelled() => return,
                 mail = self.inbox.recv() => mail,
                 () = self.hints.arrived() => None,
@@ -226,7 +227,7 @@ impl<S: Store> Dispatcher<S> {
                     let work = self.env.work.clone();
                     self.tracker.spawn_on(
                         async move {
-                            let due = read_due(&env, body.as_ref(), &name).await;
+                            let due = upkeep::read_due(&env, body.as_ref(), &name).await;
                             let _closed = mail.send(Mail::Due { job, due, hinted });
                         },
                         &work,
@@ -251,6 +252,9 @@ impl<S: Store> Dispatcher<S> {
 
     /// Decides everything whose time has come, a batch a transaction.
     async fn fire(&mut self) {
+        if self.fires.first().is_some_and(|(fire, _)| *fire <= self.env.clock.now()) && !self.knows_the_time().await {
+            return;
+        }
         let now = self.env.clock.now();
         while self.env.clock.monotonic() >= self.hold {
             let ready: Vec<usize> =
@@ -378,19 +382,4 @@ impl<S: Store> Dispatcher<S> {
             Err(error) => tracing::warn!(%error, "waiting runs could not be taken; the sweep tries again"),
         }
     }
-}
-
-/// When the job's next row falls due, those that were set aside at their next try. A database that does not answer is
-/// not waited for.
-async fn read_due<S: Store>(env: &Env<S>, body: &dyn Body<S>, job: &str) -> Result<Option<Instant>, JobError> {
-    let mut due = std::pin::pin!(body.next_due(env));
-    let due = tokio::select! {
-        due = due.as_mut() => due?,
-        () = env.sleep(READ) => {
-            env.store.given_up();
-            return Err(JobError::Transient(format!("no answer within {READ:?}")));
-        }
-    };
-    let retry = env.store.next_failure(job).await?;
-    Ok([due, retry].into_iter().flatten().min())
 }

@@ -71,6 +71,9 @@ impl DueState {
         self.foreseen = due.is_some_and(|due| due > now);
         if self.foreseen || due.is_none() {
             self.wake = None;
+            // Whoever had the rows locked has dealt with them.
+            self.backoff = None;
+            self.not_before = None;
         }
         if self.announced.is_some_and(|announced| announced <= now) {
             self.announced = None;

@@ -1,7 +1,7 @@
 //! Runs that are going on in this process, each with a supervisor that outlives whatever the job does.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -33,7 +33,7 @@ const REACT: Duration = Duration::from_secs(2);
 const KILL: Duration = Duration::from_secs(5);
 
 /// Runs by id: the job, the epoch, the watch.
-type InHand = HashMap<Uuid, (usize, i64, Arc<Watch>)>;
+type InHand = BTreeMap<Uuid, (usize, i64, Arc<Watch>)>;
 
 /// What is going on in this process.
 pub(crate) struct Executions<S: Store> {
@@ -163,7 +163,7 @@ impl<S: Store> Executions<S> {
             let now = clock.monotonic();
             let deadline = watch.unit().map_or(now, |unit| unit.since) + entry.timeout;
             tokio::select! {
-                biased;
+               biased;
                 ended = &mut attempt => return Some(joined(ended)),
                 () = clock.sleep_until(deadline.max(now + Duration::from_millis(1))) => {}
             }
@@ -176,7 +176,7 @@ impl<S: Store> Executions<S> {
         watch.end(Why::Timeout);
         let late = clock.monotonic();
         tokio::select! {
-            biased;
+           biased;
             ended = &mut attempt => return Some(joined(ended)),
             () = clock.sleep_until(late + REACT) => {}
         }
@@ -186,7 +186,7 @@ impl<S: Store> Executions<S> {
             self.write(held, &ending).await;
         }
         tokio::select! {
-            biased;
+           biased;
             ended = &mut attempt => return Some(joined(ended)),
             () = clock.sleep_until(late + KILL) => {}
         }
@@ -199,7 +199,7 @@ impl<S: Store> Executions<S> {
         // Its session is gone, so a future that waits for ever may be dropped; a thread that is blocked does not notice.
         attempt.abort();
         tokio::select! {
-            biased;
+           biased;
             ended = &mut attempt => return Some(joined(ended)),
             () = clock.sleep_until(late + LEASE) => {}
         }

@@ -78,6 +78,7 @@ pub(crate) async fn listen<S: Store>(
     let mut nudges = env.store.nudges();
     loop {
         let nudge = tokio::select! {
+            biased;
             () = env.stop.cancelled() => return,
             nudge = nudges.recv() => nudge,
         };

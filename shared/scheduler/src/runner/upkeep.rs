@@ -1,11 +1,12 @@
-//! What goes on beside the dispatcher: renewing leases, taking over what dead owners left, pruning the ledger.
+//! What goes on beside the dispatcher: renewing leases, seeing who died, pruning the ledger, reading what is due next.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
 use crate::{
-    body::{Env, Why},
+    Instant, JobError,
+    body::{Body, Env, Why},
     job::Entry,
     kinds::{Held, LEASE, RENEW_EVERY},
     ledger::{RunRow, RunState},
@@ -30,6 +31,7 @@ pub(crate) async fn renewals<S: Store>(env: Arc<Env<S>>, jobs: Arc<Vec<Entry<S>>
             env.sleep(Duration::from_millis(20)).await;
         } else {
             tokio::select! {
+                biased;
                 () = env.clock.sleep_until(next) => {}
                 () = env.stop.cancelled() => {}
             }
@@ -121,4 +123,27 @@ pub(crate) async fn prune<S: Store>(env: Arc<Env<S>>, jobs: Arc<Vec<Entry<S>>>) 
             }
         }
     }
+}
+
+/// Reading when the next row falls due takes at most this.
+const READ: Duration = Duration::from_secs(10);
+
+/// When the job's next row falls due, those that were set aside at their next try. A database that does not answer is
+/// not waited for.
+pub(crate) async fn read_due<S: Store>(
+    env: &Env<S>,
+    body: &dyn Body<S>,
+    job: &str,
+) -> Result<Option<Instant>, JobError> {
+    let mut due = std::pin::pin!(body.next_due(env));
+    let due = tokio::select! {
+        biased;
+        due = due.as_mut() => due?,
+        () = env.sleep(READ) => {
+            env.store.given_up();
+            return Err(JobError::Transient(format!("no answer within {READ:?}")));
+        }
+    };
+    let retry = env.store.next_failure(job).await?;
+    Ok([due, retry].into_iter().flatten().min())
 }

@@ -1,6 +1,6 @@
 //! Cron expressions across clock changes, with time-zone rules of our own.
 
-use std::sync::LazyLock;
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::LazyLock};
 
 use chrono::DateTime;
 use croner::{
@@ -31,6 +31,29 @@ pub fn known_zone(name: &str) -> bool {
     zone(name).is_some()
 }
 
+/// Parsed expressions a thread remembers at most; beyond it starts anew.
+const PARSED_MAX: usize = 1_024;
+
+thread_local! {
+    /// Reading an expression takes a hundred times as long as finding its next match.
+    static PARSED: RefCell<HashMap<String, Rc<Cron>>> = RefCell::default();
+}
+
+/// The expression, read once a thread.
+fn parsed(expression: &str) -> Result<Rc<Cron>, String> {
+    PARSED.with_borrow_mut(|parsed| {
+        if let Some(cron) = parsed.get(expression) {
+            return Ok(Rc::clone(cron));
+        }
+        let cron = Rc::new(parse(expression)?);
+        if parsed.len() >= PARSED_MAX {
+            parsed.clear();
+        }
+        parsed.insert(expression.to_owned(), Rc::clone(&cron));
+        Ok(cron)
+    })
+}
+
 fn parse(expression: &str) -> Result<Cron, String> {
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
     parser.parse(expression).map_err(|error| error.to_string())
@@ -46,7 +69,7 @@ pub fn validate(expression: &str, zone_name: &str) -> Result<(), String> {
 
 /// The first firing strictly after `after`.
 pub(super) fn next_after(expression: &str, zone_name: &str, dst: Dst, after: Instant) -> Option<Instant> {
-    let cron = parse(expression).ok()?;
+    let cron = parsed(expression).ok()?;
     let zone = zone(zone_name)?;
     let after = Timestamp::from_microsecond(after.timestamp_micros()).ok()?;
     let next = match dst {

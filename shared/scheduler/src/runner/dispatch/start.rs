@@ -27,6 +27,7 @@ impl<S: Store> Dispatcher<S> {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.env.stop.cancelled() => return false,
                 () = self.env.sleep(RETRY) => {}
             }
@@ -110,7 +111,8 @@ impl<S: Store> Dispatcher<S> {
             return None;
         }
         let disabled = others().filter(|row| !row.enabled && enabled.is_none_or(|seen| row.seen_at > seen));
-        disabled.map(|row| row.seen_at).max().map(|seen| enabled.unwrap_or(seen.min(now)))
+        let first = disabled.map(|row| row.started_at).min()?;
+        Some(enabled.unwrap_or(first))
     }
 
     async fn write_disabled(&mut self, row: &ScheduleRow, from: crate::Instant) {

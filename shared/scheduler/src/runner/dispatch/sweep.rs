@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ANNOUNCE, Dispatcher, PRUNE, SWEEP, start::LIVE};
+use super::{ANNOUNCE, Dispatcher, PRUNE, RETRY, SWEEP, start::LIVE};
 use crate::{
     StoreError,
     ledger::RunRow,
@@ -13,6 +13,12 @@ use crate::{
 
 /// A run of ours that is not in hand after this was started by a decision whose answer was lost.
 const ADOPT: Duration = Duration::from_secs(2);
+/// A reading of the database's time that took longer says little (the process may have been asleep): it is taken again,
+const SLOW: Duration = Duration::from_millis(500);
+/// so often at most.
+const READINGS: u32 = 5;
+/// An estimate of the database's time that is older is not decided by.
+const STALE: Duration = Duration::from_secs(60);
 /// A forward step of the clock is believed when a second reading after this agrees.
 const AGREE: Duration = Duration::from_secs(5);
 
@@ -44,10 +50,20 @@ impl<S: Store> Dispatcher<S> {
     /// Reads the database's time; a step of more than 60 s is reported, and a forward one holds decisions until a
     /// second reading agrees.
     pub(super) async fn measure(&mut self) -> Result<(), StoreError> {
-        let before = self.env.clock.monotonic();
-        let now = self.env.store.now().await?;
-        let after = self.env.clock.monotonic();
-        if let Some(step) = self.env.clock.measured(now, before, after) {
+        let (mut step, mut after);
+        let mut tries = 0;
+        loop {
+            let before = self.env.clock.monotonic();
+            let now = self.env.store.now().await?;
+            after = self.env.clock.monotonic();
+            step = self.env.clock.measured(now, before, after);
+            tries += 1;
+            if after.saturating_sub(before) < SLOW || tries >= READINGS {
+                break;
+            }
+        }
+        self.measured = after;
+        if let Some(step) = step {
             metrics::clock_step(&self.env.service);
             tracing::warn!(step_s = step.num_seconds(), "the clock stepped");
             if step > chrono::TimeDelta::zero() {
@@ -58,8 +74,25 @@ impl<S: Store> Dispatcher<S> {
         Ok(())
     }
 
+    /// Whether the estimate of the database's time is fresh enough to decide by: after an outage or a long sleep of the
+    /// process it is read first.
+    pub(super) async fn knows_the_time(&mut self) -> bool {
+        let now = self.env.clock.monotonic();
+        if now < self.measured + STALE {
+            return true;
+        }
+        match self.measure().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "the database's time cannot be read; nothing is decided");
+                self.hold = now + RETRY;
+                false
+            }
+        }
+    }
+
     async fn sweep(&mut self) -> Result<(), StoreError> {
-        self.set_back().await;
+        self.set_back().await?;
         self.resume_ended_pauses().await;
         if self.env.private {
             return Ok(());
@@ -109,9 +142,12 @@ impl<S: Store> Dispatcher<S> {
             let Some(job) = self.job(&row.job) else { continue };
             let schedule = self.states[job].row.as_ref();
             let superseded = schedule.is_some_and(|schedule| policy::superseded(schedule, row, now));
-            if !recoveries.iter().any(|recovery| recovery.job == row.job) {
-                recoveries.push(Recovery { job: row.job.clone(), resume: self.jobs[job].resumes(), superseded });
-            }
+            let at = recoveries.iter().position(|recovery| recovery.job == row.job).unwrap_or_else(|| {
+                let (job, resume) = (row.job.clone(), self.jobs[job].resumes());
+                recoveries.push(Recovery { job, resume, superseded: Vec::new() });
+                recoveries.len() - 1
+            });
+            recoveries[at].superseded.extend(superseded.then_some(row.id));
         }
         if recoveries.is_empty() {
             return Ok(());
@@ -131,20 +167,25 @@ impl<S: Store> Dispatcher<S> {
         Ok(())
     }
 
-    /// After a step back of the clock a next instant may lie too far ahead.
-    async fn set_back(&mut self) {
-        let now = self.env.clock.now();
-        let decisions: Vec<_> = self
-            .jobs
-            .iter()
-            .zip(&self.states)
-            .filter(|(job, _)| job.settings.enabled)
-            .filter_map(|(_, state)| policy::set_back(state.row.as_ref()?, now))
-            .collect();
+    /// After a step back of the clock a next instant may lie too far ahead. It is this replica that may not have heard of
+    /// a step forward, so the time is read before anything is set back.
+    async fn set_back(&mut self) -> Result<(), StoreError> {
+        if self.too_far_ahead().is_empty() {
+            return Ok(());
+        }
+        self.measure().await?;
+        let decisions = self.too_far_ahead();
         if !decisions.is_empty() {
             tracing::warn!(jobs = decisions.len(), "next instants lie too far ahead; they are set back");
             self.decide(decisions).await;
         }
+        Ok(())
+    }
+
+    fn too_far_ahead(&self) -> Vec<policy::Decision> {
+        let now = self.env.clock.now();
+        let enabled = self.jobs.iter().zip(&self.states).filter(|(job, _)| job.settings.enabled);
+        enabled.filter_map(|(_, state)| policy::set_back(state.row.as_ref()?, now)).collect()
     }
 
     /// A pause with an end resumes from now by itself.

@@ -187,7 +187,8 @@ impl Locked<'_> {
             .cloned()
             .collect();
         for mut stored in dead {
-            if rules::lose(&mut stored.row, recovery.resume, recovery.superseded, now) {
+            let superseded = recovery.superseded.contains(&stored.row.id);
+            if rules::lose(&mut stored.row, recovery.resume, superseded, now) {
                 let epoch = stored.row.epoch + 1;
                 rules::begin(&mut stored.row, epoch, owner, now, lease);
                 recovered.resumed.push(stored.row.clone());

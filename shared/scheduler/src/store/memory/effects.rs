@@ -71,18 +71,17 @@ impl MemoryTx {
         ours
     }
 
-    /// The rows of a table as this transaction sees them: its own writes over those committed. `free`: without those
-    /// that another transaction has locked.
-    pub(super) fn see(&self, table: &str, free: bool) -> Vec<DueRow> {
+    /// The rows of a table that will be due some time, as this transaction sees them: its own writes over those
+    /// committed. `free`: without those that another transaction has locked.
+    pub(super) fn due_rows(&self, table: &str, free: bool) -> Vec<DueRow> {
         let state = open(&self.state);
         let locked = |id: &Uuid| state.locks.get(&(table.to_owned(), *id)).is_some_and(|serial| *serial != self.serial);
         let own = |id: &Uuid| self.rows.get(&(table.to_owned(), *id)).map(|written| &written.after);
         let committed = state.tables.get(table).into_iter().flatten();
-        let mut rows: Vec<DueRow> =
-            committed.filter(|(id, _)| !(free && locked(id))).map(|(id, row)| own(id).unwrap_or(row).clone()).collect();
+        let committed = committed.map(|(id, row)| own(id).unwrap_or(row));
         let new = self.rows.iter().filter(|((of, _), written)| of == table && written.before.is_none());
-        rows.extend(new.map(|(_, written)| written.after.clone()));
-        rows
+        let all = committed.chain(new.map(|(_, written)| &written.after));
+        all.filter(|row| row.due_at.is_some() && !(free && locked(&row.id))).cloned().collect()
     }
 
     /// One row as this transaction sees it.

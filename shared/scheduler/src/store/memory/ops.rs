@@ -217,7 +217,7 @@ impl Store for MemoryStore {
     async fn next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError> {
         let tx = self.lock();
         let rows = tx.state.failures.values().filter(|row| row.job == job && row.given_up_at.is_none());
-        Ok(rows.filter_map(|row| row.next_attempt_at).min())
+        Ok(rows.filter_map(|row| row.next_attempt_at).filter(|next| *next > tx.now).min())
     }
 
     async fn prune(&self, job: &str, keep: Retention) -> Result<u64, StoreError> {

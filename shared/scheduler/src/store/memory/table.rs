@@ -59,7 +59,7 @@ impl DueTable {
 
     /// Rows due at `now` that no other transaction has locked, oldest first.
     fn due(self, tx: &MemoryTx, now: Instant) -> Vec<DueRow> {
-        let rows = tx.see(self.0, true).into_iter();
+        let rows = tx.due_rows(self.0, true).into_iter();
         let mut due: Vec<DueRow> = rows.filter(|row| row.due_at.is_some_and(|due| due <= now)).collect();
         due.sort_by_key(|row| (row.due_at, row.id));
         due
@@ -77,7 +77,7 @@ impl DueTable {
 
     /// When the next row falls due that `job` has not set aside.
     pub fn next_due(self, tx: &MemoryTx, job: &str) -> Option<Instant> {
-        let rows = tx.see(self.0, false).into_iter();
+        let rows = tx.due_rows(self.0, false).into_iter();
         rows.filter(|row| !tx.set_aside(job, row.id)).filter_map(|row| row.due_at).min()
     }
 

@@ -109,10 +109,10 @@ impl Ctl {
 
     pub(super) async fn next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError> {
         let mut sql = self.sql();
-        let job = sql.bind(job);
+        let (job, now) = (sql.bind(job), sql.bind(self.now));
         let text = format!(
             "SELECT next_attempt_at FROM job_failures WHERE job = {job} AND given_up_at IS NULL
-             AND next_attempt_at IS NOT NULL ORDER BY next_attempt_at LIMIT 1"
+             AND next_attempt_at > {now} ORDER BY next_attempt_at LIMIT 1"
         );
         let row = sql.one(&self.tx, &text).await?;
         Ok(row.map(|row| row.try_get("", "next_attempt_at")).transpose()?)

@@ -38,6 +38,7 @@ impl Notifications {
         #[expect(clippy::disallowed_methods, reason = "the one listener of a process, ended by its token")]
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = listening.run(options) => {}
             }

@@ -62,13 +62,21 @@ mod rows_set_aside_come_back_later_and_later_and_are_given_up {
             assert_eq!(failure.error, "bad\\u{1b}[2J", "hostile text is escaped");
             clock.advance(Duration::from_secs(1));
         }
+        assert_eq!(store.next_failure(JOB).await.unwrap(), None, "it was given up");
+        let other = store.set_aside(JOB, Uuid::now_v7(), "bad").await.unwrap();
+        assert_eq!(store.next_failure(JOB).await.unwrap(), other.next_attempt_at);
+        clock.advance(Duration::from_secs(30));
+        assert_eq!(store.next_failure(JOB).await.unwrap(), None, "its time has come: it is due, or it is not");
+        let (mut tx, _) = store.begin(LEASE).await.unwrap();
+        store.clear_failures(&mut tx, JOB, &[other.row_id]).await.unwrap();
+        store.commit(tx).await.unwrap();
         assert_eq!(waits, [Some(30), Some(120), Some(480), Some(1920), None]);
         let failures = store.failures(JOB, None, 10).await.unwrap();
         assert!(failures[0].given_up_at.is_some());
-        assert_eq!(store.next_failure(JOB).await.unwrap(), None);
         assert!(store.retry_failure(JOB, row).await.unwrap());
         assert!(!store.retry_failure(JOB, Uuid::now_v7()).await.unwrap());
-        assert!(store.next_failure(JOB).await.unwrap().is_some());
+        let claimable = store.failures(JOB, None, 10).await.unwrap()[0].clone();
+        assert_eq!((claimable.next_attempt_at, claimable.given_up_at), (Some(store.now().await.unwrap()), None));
         let (mut tx, _) = store.begin(LEASE).await.unwrap();
         store.clear_failures(&mut tx, JOB, &[row]).await.unwrap();
         store.commit(tx).await.unwrap();

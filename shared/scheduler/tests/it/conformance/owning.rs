@@ -24,7 +24,7 @@ mod whoever_lost_the_epoch_changes_nothing {
         announced(&store).await;
         let zombie = running(&store, &clock, Overlap::Skip).await;
         clock.advance(LEASE + Duration::from_secs(1));
-        let recovery = [Recovery { job: JOB.to_owned(), resume: true, superseded: false }];
+        let recovery = [Recovery { job: JOB.to_owned(), resume: true, superseded: Vec::new() }];
         let recovered = store.recover(&recovery, &[], "b", LEASE).await.unwrap();
         let heir = Held { id: recovered.resumed[0].id, epoch: recovered.resumed[0].epoch };
         assert!(heir.id == zombie.id && heir.epoch > zombie.epoch);
@@ -62,22 +62,33 @@ mod the_third_loss_is_final_and_so_is_one_whose_next_instant_came {
         announced(&store).await;
         running(&store, &clock, Overlap::Skip).await;
         let recovery = |resume, superseded| [Recovery { job: JOB.to_owned(), resume, superseded }];
+        let none = Vec::new;
         for attempt in 2..4 {
             clock.advance(LEASE + Duration::from_secs(1));
-            let recovered = store.recover(&recovery(true, false), &[], "b", LEASE).await.unwrap();
+            let recovered = store.recover(&recovery(true, none()), &[], "b", LEASE).await.unwrap();
             assert_eq!(recovered.resumed[0].attempt, attempt);
         }
         clock.advance(LEASE + Duration::from_secs(1));
-        let recovered = store.recover(&recovery(true, false), &[], "b", LEASE).await.unwrap();
+        let recovered = store.recover(&recovery(true, none()), &[], "b", LEASE).await.unwrap();
         assert_eq!(recovered.ended[0].reason.as_deref(), Some("crashed its worker 3 times"));
-        for (resume, superseded) in [(true, true), (false, false)] {
+        for (resume, is_superseded) in [(true, true), (false, false)] {
             clock.advance(Duration::from_secs(60));
             let held = running(&store, &clock, Overlap::Skip).await;
             clock.advance(LEASE + Duration::from_secs(1));
+            let superseded = if is_superseded { vec![held.id] } else { Vec::new() };
             let recovered = store.recover(&recovery(resume, superseded), &[], "b", LEASE).await.unwrap();
             assert_eq!(recovered.ended[0].outcome, Some(Outcome::Lost));
             assert!(recovered.ended[0].epoch > held.epoch, "the dead owner may only be asleep");
         }
+        let mut both = Vec::new();
+        for _ in 0..2 {
+            clock.advance(Duration::from_secs(60));
+            both.push(running(&store, &clock, Overlap::AllowAll).await.id);
+        }
+        clock.advance(LEASE + Duration::from_secs(1));
+        let recovered = store.recover(&recovery(true, vec![both[0]]), &[], "b", LEASE).await.unwrap();
+        let ids = |rows: &[scheduler::ledger::RunRow]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+        assert_eq!((ids(&recovered.ended), ids(&recovered.resumed)), (vec![both[0]], vec![both[1]]), "each by itself");
     }
 }
 
@@ -87,7 +98,7 @@ mod an_owner_without_a_sign_of_life_is_dead_whatever_the_clock_says {
     pub(super) async fn story<S: Store>(store: S, clock: Arc<ManualClock>) {
         announced(&store).await;
         let held = running(&store, &clock, Overlap::Skip).await;
-        let recovery = [Recovery { job: JOB.to_owned(), resume: true, superseded: false }];
+        let recovery = [Recovery { job: JOB.to_owned(), resume: true, superseded: Vec::new() }];
         clock.step(TimeDelta::hours(-1));
         assert!(store.recover(&recovery, &[], "b", LEASE).await.unwrap().resumed.is_empty());
         assert!(store.recover(&recovery, &[(held, 1)], "b", LEASE).await.unwrap().resumed.is_empty(), "another beat");
