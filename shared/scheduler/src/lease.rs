@@ -165,7 +165,7 @@ async fn gather<S: Store, T: Send + 'static>(env: &Env<S>, asks: &mut JoinSet<T>
     let until = env.clock.monotonic() + SETTLE_AFTER;
     while answers.len() < SETTLE_ROWS {
         let next = tokio::select! {
-           biased;
+            biased;
             next = asks.join_next() => next,
             () = env.clock.sleep_until(until) => None,
         };
@@ -264,7 +264,7 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
                 async move {
                     let deadline = clock.monotonic() + timeout;
                     let answer = tokio::select! {
-                       biased;
+                        biased;
                         () = drop.cancelled() => return Asked::Lost,
                         () = give_back.cancelled() => return Asked::GiveBack(row.held),
                         answer = caught(job.ask(&row, &run)) => match answer {

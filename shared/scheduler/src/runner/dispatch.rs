@@ -117,7 +117,7 @@ impl<S: Store> Dispatcher<S> {
         loop {
             let until = self.wake_at();
             let mail = tokio::select! {
-               biased;
+                biased;
                 () = self.env.stop.cancelled() => return,
                 mail = self.inbox.recv() => mail,
                 () = self.hints.arrived() => None,

@@ -163,7 +163,7 @@ impl<S: Store> Executions<S> {
             let now = clock.monotonic();
             let deadline = watch.unit().map_or(now, |unit| unit.since) + entry.timeout;
             tokio::select! {
-               biased;
+                biased;
                 ended = &mut attempt => return Some(joined(ended)),
                 () = clock.sleep_until(deadline.max(now + Duration::from_millis(1))) => {}
             }
@@ -176,7 +176,7 @@ impl<S: Store> Executions<S> {
         watch.end(Why::Timeout);
         let late = clock.monotonic();
         tokio::select! {
-           biased;
+            biased;
             ended = &mut attempt => return Some(joined(ended)),
             () = clock.sleep_until(late + REACT) => {}
         }
@@ -186,7 +186,7 @@ impl<S: Store> Executions<S> {
             self.write(held, &ending).await;
         }
         tokio::select! {
-           biased;
+            biased;
             ended = &mut attempt => return Some(joined(ended)),
             () = clock.sleep_until(late + KILL) => {}
         }
@@ -199,7 +199,7 @@ impl<S: Store> Executions<S> {
         // Its session is gone, so a future that waits for ever may be dropped; a thread that is blocked does not notice.
         attempt.abort();
         tokio::select! {
-           biased;
+            biased;
             ended = &mut attempt => return Some(joined(ended)),
             () = clock.sleep_until(late + LEASE) => {}
         }

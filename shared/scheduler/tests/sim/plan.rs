@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) events: Vec<(Micros, Event)>,
 }
 
+/// One seed of so many has a backlog, which chance alone hardly makes.
+const BACKLOGS: u64 = 50;
 const OVERLAPS: [Overlap; 6] = [
     Overlap::Skip,
     Overlap::BufferOne,
@@ -118,7 +120,24 @@ impl Plan {
         let start_hour = rng.i64(0..24 * 364);
         let mut plan = Self { seed, replicas, jobs, hints, nudges_lost, start_hour, events: Vec::new() };
         plan.fill(rng);
+        if seed % BACKLOGS == 7 {
+            plan.backlog();
+        }
         plan
+    }
+
+    /// A long pause of a busy job that catches up on everything: more waits than a buffer holds.
+    fn backlog(&mut self) {
+        for settings in &mut self.jobs[0].settings {
+            settings.spec.schedule = Schedule::Interval { every: Duration::from_secs(15) };
+            settings.spec.overlap = Overlap::BufferAll;
+            settings.spec.coalesce = Coalesce::All;
+        }
+        for at in [2 * HOUR, 8 * HOUR, 14 * HOUR] {
+            self.at(at, Event::Pause(0, None));
+            self.at(at + HOUR, Event::Resume(0, true));
+        }
+        self.events.sort_by_key(|(at, _)| *at);
     }
 
     fn at(&mut self, at: Micros, event: Event) {
