@@ -4,7 +4,7 @@ SHELL := bash
 servers := shared/test-kit/servers
 args ?=
 
-.PHONY: help run demo test sim test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
+.PHONY: help run demo test sim alike oracle test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,15 @@ test: ## Set up everything the tests need (PostgreSQL, Kafka) and run them all
 
 sim: ## Simulate the scheduler: SEEDS=10000 runs that many days, SEED=42 replays one and tells its story
 	@SIM_SEEDS=$(or $(SEEDS),2000) $(if $(SEED),SIM_SEED=$(SEED)) cargo test --quiet --package scheduler --test sim -- every_promise --nocapture
+
+alike: ## The three stores, and the log and Kafka, side by side: OPERATIONS=1000000 SEED=7
+	@$(servers)/prerequisites.sh test
+	@STORE_OPERATIONS=$(or $(OPERATIONS),400000) STORE_SEED=$(or $(SEED),1) BROKER_STEPS=$(or $(STEPS),600) BROKER_SEED=$(or $(SEED),1) \
+		$(servers)/with-servers.sh cargo test --package scheduler --package broker --test it -- alike --nocapture
+
+oracle: ## Next instants against implementations that are not ours: INSTANTS=5000000
+	@$(servers)/prerequisites.sh test
+	@ORACLE_INSTANTS=$(or $(INSTANTS),5000000) $(servers)/with-servers.sh cargo test --package scheduler --test oracle -- --nocapture
 
 test-clients: build ## Clients that are not ours: kcat, CloudEvents SDK, feedparser, validators, schemathesis
 	@$(servers)/prerequisites.sh test

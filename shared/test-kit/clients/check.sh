@@ -6,12 +6,7 @@ set -euo pipefail
 clients=$(dirname "$(readlink -f "$0")")
 belfry=$1 examples=${2:-50}
 command -v kcat > /dev/null || { echo "missing: kcat; run: apt-get install kcat" >&2; exit 1; }
-venv=$cache/clients
-if [ ! -e "$venv/.complete" ] || ! cmp -s "$clients/requirements.txt" "$venv/.complete"; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --requirement "$clients/requirements.txt"
-    cp "$clients/requirements.txt" "$venv/.complete"
-fi
+venv=$(dirname "$("$servers/python.sh" clients "$clients/requirements.txt")")
 read -r http admin <<< "$(free_ports 2)"
 data=$(mktemp -d)
 export HTTP_ADDR=127.0.0.1:$http ADMIN_ADDR=127.0.0.1:$admin RUST_LOG=warn
@@ -30,8 +25,8 @@ until curl -fso /dev/null "http://127.0.0.1:$admin/readyz"; do
     alive "$platform" || { cat "$data/log" >&2; exit 1; }
     sleep 0.1
 done
-"$venv/bin/python" "$clients/check.py" "http://127.0.0.1:$http" "http://127.0.0.1:$admin" "$KAFKA_BROKERS"
+"$venv/python" "$clients/check.py" "http://127.0.0.1:$http" "http://127.0.0.1:$admin" "$KAFKA_BROKERS"
 # A valid request may still name what is not there, or a state the post is not in.
 cd "$data" # where it leaves what it remembers
-"$venv/bin/schemathesis" --config-file "$clients/schemathesis.toml" run "http://127.0.0.1:$http/openapi.json" \
+"$venv/schemathesis" --config-file "$clients/schemathesis.toml" run "http://127.0.0.1:$http/openapi.json" \
     --max-examples "$examples" --checks all --exclude-checks positive_data_acceptance --request-timeout 10 --no-color

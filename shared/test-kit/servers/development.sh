@@ -20,7 +20,11 @@ up() {
     echo $! > "$dir/pids"
     until_answers "$postgres" "$(cat "$dir/pids")" "$dir/log"
     until_answers "$kafka" "$(cat "$dir/pids")" "$dir/log"
-    printf 'export DATABASE_URL=postgres://postgres@127.0.0.1:%s/postgres\nexport KAFKA_BROKERS=127.0.0.1:%s\n' "$postgres" "$kafka" > "$dir/env"
+    {
+        echo "export DATABASE_URL=postgres://postgres@127.0.0.1:$postgres/postgres"
+        echo "export KAFKA_BROKERS=127.0.0.1:$kafka"
+        echo "export ORACLE_PYTHON=$("$servers/python.sh" oracle "$servers/../../scheduler/tests/oracle/requirements.txt")"
+    } > "$dir/env"
     cat "$dir/env"
 }
 

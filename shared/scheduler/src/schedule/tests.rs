@@ -27,10 +27,39 @@ fn vixie_runs_a_fixed_time_of_the_gap_right_after_it_and_of_the_overlap_once() {
         ("30 2 * * *", "2026-03-07T00:00:00Z", &["03-07T07:30Z", "03-08T07:00Z", "03-09T06:30Z"]),
         ("30 1 * * *", "2026-10-31T12:00:00Z", &["11-01T05:30Z", "11-02T06:30Z"]),
         ("*/30 * * * *", "2026-11-01T05:00:00Z", &["11-01T05:30Z", "11-01T06:00Z", "11-01T06:30Z", "11-01T07:00Z"]),
+        // Ranges and lists name their times as much as a single hour does.
+        ("10 1-3 * * *", "2026-11-01T04:00:00Z", &["11-01T05:10Z", "11-01T07:10Z", "11-01T08:10Z"]),
+        ("0,40 2 * * *", "2026-03-08T00:00:00Z", &["03-08T07:00Z", "03-09T06:00Z"]),
+        ("*/20 2 * * *", "2026-03-08T00:00:00Z", &["03-09T06:00Z"]),
     ];
     for (expression, from, expected) in table {
         let spec = cron(expression, "America/New_York", Dst::Vixie);
         assert_eq!(firings(&spec, from, expected.len()), *expected, "{expression}");
+    }
+}
+
+#[test]
+fn a_change_of_three_hours_is_a_correction_that_moves_no_fixed_time() {
+    // Casey put its clock forward by three hours, from 00:01 to 03:01, on October 4, 2020: no 02:30 that day.
+    let casey = |dst| firings(&cron("30 2 * * *", "Antarctica/Casey", dst), "2020-10-03T00:00:00Z", 3);
+    assert_eq!(casey(Dst::Vixie), casey(Dst::Literal));
+}
+
+#[test]
+fn days_are_met_as_crontab_says() {
+    let table: &[(&str, &[&str])] = &[
+        // Both fields restricted: either. One begins with a star: both.
+        ("0 0 13 * 5", &["02-06T00:00Z", "02-13T00:00Z", "02-20T00:00Z"]),
+        ("0 0 */10 * 6", &["02-21T00:00Z", "03-21T00:00Z", "04-11T00:00Z"]),
+        // A month without the day is left out, also by W.
+        ("0 0 31W * *", &["03-31T00:00Z", "05-29T00:00Z", "07-31T00:00Z"]),
+        ("0 0 L * *", &["02-28T00:00Z", "03-31T00:00Z", "04-30T00:00Z"]),
+        ("0 0 * * 5L", &["02-27T00:00Z", "03-27T00:00Z", "04-24T00:00Z"]),
+        ("0 0 * * 1#5", &["03-30T00:00Z", "06-29T00:00Z", "08-31T00:00Z"]),
+    ];
+    for (expression, expected) in table {
+        let spec = cron(expression, "UTC", Dst::Vixie);
+        assert_eq!(firings(&spec, "2026-02-01T12:00:00Z", 3), *expected, "{expression}");
     }
 }
 
@@ -45,6 +74,8 @@ fn literal_goes_by_the_wall_clock_twice_in_the_overlap_and_never_in_the_gap() {
             "2026-11-01T04:00:00Z",
             &["11-01T04:15Z", "11-01T05:15Z", "11-01T06:15Z", "11-01T07:15Z"],
         ),
+        // The second hour begins in the moment of the change.
+        ("0,30 1 * * *", "America/New_York", "2026-11-01T05:00:00Z", &["11-01T05:30Z", "11-01T06:00Z", "11-01T06:30Z"]),
         // Lord Howe changes by half an hour: 02:00 becomes 01:30 on April 5, 2026.
         (
             "45 1 * * *",

@@ -16,6 +16,8 @@ const LOSSES_MAX: usize = 3;
 const FAILURES_MAX: i32 = 5;
 /// Back-off of a row that failed: this, four times as much each time.
 const FAILURE_BACKOFF: TimeDelta = TimeDelta::seconds(30);
+/// Waiting runs of one job that are taken in one go.
+pub(super) const TAKEN_MAX: usize = 200;
 /// Runs that may wait by policy.
 pub(super) const BUFFER_ALL_MAX: usize = 100;
 

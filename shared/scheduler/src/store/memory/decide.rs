@@ -114,11 +114,11 @@ impl Locked<'_> {
             .state
             .runs_of(&row.job)
             .filter(|stored| stored.row.nominal_at.is_some() && stored.row.id != row.id)
-            .max_by_key(|stored| stored.row.nominal_until.or(stored.row.nominal_at))
+            .max_by_key(|stored| (stored.row.nominal_at, stored.row.id))
             .cloned();
         match newest {
             Some(mut last)
-                if row.nominal_at.is_some()
+                if row.nominal_at > last.row.nominal_until.or(last.row.nominal_at)
                     && last.row.outcome == Some(Outcome::SkippedOverlap)
                     && last.row.reason == row.reason =>
             {
@@ -155,10 +155,9 @@ impl Locked<'_> {
 
     pub(super) fn take_queued(&mut self, queue: &QueueOf, owner: &str, lease: Duration) -> Vec<RunRow> {
         let mut taken = Vec::new();
-        for mut row in self.queued(&queue.job) {
-            if row.queued_at.is_some_and(|at| at > self.now) {
-                continue;
-            }
+        let now = self.now;
+        let ready = self.queued(&queue.job).into_iter().filter(|row| row.queued_at.is_none_or(|at| at <= now));
+        for mut row in ready.take(rules::TAKEN_MAX) {
             if queue.exclusive && self.going(&queue.job).is_some() {
                 break;
             }

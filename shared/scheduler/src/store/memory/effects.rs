@@ -186,6 +186,7 @@ impl Locked<'_> {
         let mut stored = self.state.runs.get(&window.run).cloned().unwrap_or_else(|| {
             let new = window.new_run();
             let mut row = rules::row(&window.job, new, now);
+            row.queued_at = None;
             row.started_at = Some(window.started_at);
             row.owner = Some(window.owner.clone());
             rules::end(&mut row, &ending, now);

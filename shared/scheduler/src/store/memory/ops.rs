@@ -29,8 +29,9 @@ impl Store for MemoryStore {
 
     async fn announce(&self, replica: &str, jobs: &[Announcement]) -> Result<Vec<ScheduleRow>, StoreError> {
         self.atomically(|tx| {
+            let rows = jobs.iter().filter_map(|said| tx.announce(replica, said)).collect();
             tx.forget_replicas();
-            Ok(jobs.iter().filter_map(|said| tx.announce(replica, said)).collect())
+            Ok(rows)
         })
     }
 

@@ -73,15 +73,15 @@ impl Locked<'_> {
 
     pub(super) fn prune(&mut self, job: &str, keep: Retention) -> u64 {
         let horizon = self.now - rules::delta(keep.age);
-        let done = |stored: &&Stored| stored.row.state == RunState::Done;
-        let mut rows: Vec<&RunRow> = self.state.runs_of(job).filter(done).map(|stored| &stored.row).collect();
+        let mut rows: Vec<&RunRow> = self.state.runs_of(job).map(|stored| &stored.row).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.id));
         let keep_rows = usize::try_from(keep.rows).unwrap_or(usize::MAX);
         let good = |row: &RunRow| {
             !matches!(row.outcome, Some(Outcome::Failed | Outcome::TimedOut | Outcome::Panicked | Outcome::Lost))
         };
         let old = |(at, row): &(usize, &&RunRow)| {
-            row.finished_at.is_some_and(|at| at < horizon) || (*at >= keep_rows && good(row))
+            let beyond = *at >= keep_rows && good(row);
+            row.state == RunState::Done && (beyond || row.finished_at.is_some_and(|at| at < horizon))
         };
         let batch = usize::try_from(keep.batch).unwrap_or(usize::MAX);
         let mut gone: Vec<(Uuid, Option<Instant>)> =

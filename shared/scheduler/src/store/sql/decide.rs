@@ -59,7 +59,7 @@ impl Ctl {
             if inserted.contains(&start.row.id) {
                 decided[start.at].started.push(start.row);
             } else {
-                self.overlap(start, owner, lease, &mut decided).await?;
+                self.overlap(start, &mut decided).await?;
             }
         }
         Ok(decided)
@@ -116,14 +116,8 @@ impl Ctl {
     }
 
     /// A start that was refused: its instant has a row already, or another run is going.
-    async fn overlap(
-        &self,
-        start: Start,
-        owner: &str,
-        lease: Duration,
-        decided: &mut [Decided],
-    ) -> Result<(), StoreError> {
-        let Start { at, mut row, overlap } = start;
+    async fn overlap(&self, start: Start, decided: &mut [Decided]) -> Result<(), StoreError> {
+        let Start { at, row, overlap } = start;
         if self.has_key(&row).await? {
             return Ok(());
         }
@@ -137,8 +131,7 @@ impl Ctl {
             }
             Overlap::TerminateOther => {
                 decided[at].disturbed.extend(self.terminate_going(&row.job).await?);
-                let epoch = row.epoch;
-                rules::begin(&mut row, epoch, owner, self.now, lease);
+                // It began before its first insert was refused.
                 if self.insert_runs(&[(row.clone(), true)]).await?.is_empty() {
                     return Err(StoreError::Again("another run began meanwhile".to_owned()));
                 }
@@ -165,7 +158,7 @@ impl Ctl {
         );
         let newest = sql.one(&self.tx, &text).await?.map(|row| rows::run(&row)).transpose()?;
         let extends = newest.filter(|last| {
-            row.nominal_at.is_some()
+            row.nominal_at > last.nominal_until.or(last.nominal_at)
                 && last.outcome == Some(Outcome::SkippedOverlap)
                 && last.reason.as_deref() == reason
         });

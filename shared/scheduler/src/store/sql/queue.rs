@@ -16,8 +16,6 @@ use crate::{
 
 /// How far back an idempotency key is remembered.
 const KEY_REMEMBERED: chrono::TimeDelta = chrono::TimeDelta::hours(24);
-/// Waiting runs looked at in one go.
-const LOOK: u64 = 200;
 
 impl Ctl {
     pub(super) async fn enqueue(&self, job: &str, new: NewRun, limit: u64) -> Result<Enqueued, StoreError> {
@@ -63,10 +61,15 @@ impl Ctl {
         let mut sql = self.sql();
         let lock = if sql.sqlite() { "" } else { "FOR UPDATE SKIP LOCKED" };
         let (names, now) = (sql.words(&names), sql.bind(self.now));
+        // So many of each job: one with a long queue keeps no other from being looked at.
         let text = format!(
-            "SELECT {} FROM job_runs WHERE state = 'queued' AND job {names} AND (queued_at IS NULL OR queued_at <= {now})
-             ORDER BY fire_at, id LIMIT {LOOK} {lock}",
-            rows::RUN
+            "SELECT {} FROM job_runs WHERE state = 'queued' AND id IN (SELECT id FROM (
+                 SELECT id, row_number() OVER (PARTITION BY job ORDER BY fire_at, id) AS place FROM job_runs
+                 WHERE state = 'queued' AND job {names} AND (queued_at IS NULL OR queued_at <= {now})) AS waiting
+                 WHERE place <= {})
+             ORDER BY fire_at, id {lock}",
+            rows::RUN,
+            rules::TAKEN_MAX
         );
         let waiting = rows::each(&sql.all(&self.tx, &text).await?, rows::run)?;
         let mut taken: Vec<RunRow> = Vec::new();

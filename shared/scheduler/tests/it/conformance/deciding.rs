@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use scheduler::{
     clock::ManualClock,
     kinds::Held,
-    ledger::{Ending, Outcome, Pause, RunState, Wake},
+    ledger::{Ending, NewRun, Outcome, Pause, RunState, Wake},
     policy::{self, ResumeFrom},
     schedule::{Overlap, Spec},
     store::{QueueOf, RunPage, Store},
@@ -210,6 +210,27 @@ mod a_buffer_of_all_holds_a_hundred_and_then_says_that_it_is_full {
     }
 }
 
+mod a_long_queue_of_one_job_keeps_no_other_waiting {
+    use super::*;
+
+    pub(super) async fn story<S: Store>(store: S, clock: Arc<ManualClock>) {
+        announced(&store).await;
+        running(&store, &clock, Overlap::Skip).await;
+        let now = store.now().await.unwrap();
+        for number in 0..250 {
+            let key = format!("manual:{number}");
+            let run = crate::world::start(&key, None, now);
+            store.enqueue(JOB, NewRun { wake: Wake::Manual, ..run }, 1_000).await.unwrap();
+        }
+        store.announce("a", &[announcement("other", &minute())]).await.unwrap();
+        let later = crate::world::start("manual:other", None, now + TimeDelta::milliseconds(1));
+        store.enqueue("other", NewRun { wake: Wake::Manual, ..later }, 10).await.unwrap();
+        let queues = [JOB, "other"].map(|job| QueueOf { job: job.to_owned(), exclusive: true });
+        let taken = store.take_queued(&queues, "a", LEASE).await.unwrap();
+        assert_eq!(taken.iter().map(|run| run.job.as_str()).collect::<Vec<_>>(), ["other"]);
+    }
+}
+
 mod tests {
     use super::on_all_stores;
 
@@ -220,4 +241,5 @@ mod tests {
     on_all_stores!(overlap_is_decided_by_the_ledger);
     on_all_stores!(a_buffer_of_all_holds_a_hundred_and_then_says_that_it_is_full);
     on_all_stores!(an_instant_that_has_a_row_gets_no_second);
+    on_all_stores!(a_long_queue_of_one_job_keeps_no_other_waiting);
 }

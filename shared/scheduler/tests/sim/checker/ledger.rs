@@ -20,15 +20,15 @@ impl Checker {
             return false;
         }
         self.keys.insert(key, new.id);
-        self.track(job, new.id, new.nominal_at, new.nominal_until);
+        self.track(job, new.id, new.nominal_at);
         self.open(new.id, new.outcome.is_none());
         self.runs.insert(new.id, RunModel::new(job, new, overlap, exclusive, now));
         true
     }
 
-    fn track(&mut self, job: &str, id: Uuid, nominal: Option<Instant>, until: Option<Instant>) {
-        if let Some(last) = until.or(nominal) {
-            self.newest.entry(job.to_owned()).or_default().insert((last, id));
+    fn track(&mut self, job: &str, id: Uuid, nominal: Option<Instant>) {
+        if let Some(nominal) = nominal {
+            self.newest.entry(job.to_owned()).or_default().insert((nominal, id));
         }
     }
 
@@ -91,17 +91,16 @@ impl Checker {
         let Some(nominal) = run.nominal else { return };
         let of_job = self.newest.entry(job.to_owned()).or_default();
         let last = of_job.iter().rev().find(|(_, other)| *other != id).copied();
-        let Some((until, last)) = last else { return };
+        let Some((_, last)) = last else { return };
         let other = self.run_mut(last);
-        if other.outcome == Some(Outcome::SkippedOverlap) && other.reason.as_deref() == reason {
+        let after = Some(nominal) > other.until.or(other.nominal);
+        if after && other.outcome == Some(Outcome::SkippedOverlap) && other.reason.as_deref() == reason {
             other.until = Some(nominal);
             other.instants += 1;
             self.runs.remove(&id);
             self.keys.retain(|_, of| *of != id);
             let of_job = self.newest.entry(job.to_owned()).or_default();
             of_job.remove(&(nominal, id));
-            of_job.remove(&(until, last));
-            of_job.insert((nominal, last));
         }
     }
 
