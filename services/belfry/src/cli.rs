@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
-use crate::{client::Client, operate, output::Output, platform};
+use crate::{audit, client::Client, doctor, operate, output::Output, platform};
 
 /// Something failed.
 pub(crate) const FAILED: u8 = 1;
@@ -45,6 +45,10 @@ enum Command {
     Migrate(Services),
     /// Print the effective configuration, secrets hidden
     Config(Services),
+    /// Read ledgers, outboxes, inboxes and topics, and say what should not be; exit code 1 if anything
+    Audit(Audit),
+    /// Look at what the services run on, and say what would cost promises; exit code 1 if anything
+    Doctor(Services),
     /// See and steer jobs
     #[command(subcommand)]
     Jobs(Jobs),
@@ -64,6 +68,22 @@ pub(crate) struct Services {
     /// Only these services
     #[arg(long, value_delimiter = ',')]
     pub(crate) services: Vec<String>,
+    /// Where embedded files live
+    #[arg(long, default_value = "./data")]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Only these services
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) service: Vec<String>,
+    /// From this moment on (RFC 3339); without it, a day before --to
+    #[arg(long)]
+    pub(crate) from: Option<DateTime<Utc>>,
+    /// Up to this moment (RFC 3339); without it, up to now
+    #[arg(long)]
+    pub(crate) to: Option<DateTime<Utc>>,
     /// Where embedded files live
     #[arg(long, default_value = "./data")]
     pub(crate) data_dir: PathBuf,
@@ -287,6 +307,8 @@ impl Cli {
             Command::Up(up) => platform::up(&up),
             Command::Migrate(services) => platform::migrate(&services),
             Command::Config(services) => platform::config(&services),
+            Command::Audit(asked) => audit::audit(&asked, self.reach.json),
+            Command::Doctor(services) => doctor::doctor(&services, self.reach.json),
             Command::Jobs(command) => {
                 ask(&self.reach, |client, output| Box::pin(operate::jobs(client, output, command)))
             }

@@ -1,7 +1,9 @@
 //! Every service in one process, and the operator's command line.
 
+mod audit;
 mod cli;
 mod client;
+mod doctor;
 mod operate;
 mod output;
 mod platform;

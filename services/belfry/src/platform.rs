@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use service_kit::{
-    Options, Service,
+    EXIT_CONFIG, Options, Service,
     cli::{complain, migrate as migrate_services, show},
-    config::Start,
+    config::{Config, Start, environment},
     up as start_up,
 };
 
@@ -34,6 +34,18 @@ fn wanted(services: &Services) -> Result<Vec<Service>, ExitCode> {
         found.push(service);
     }
     Ok(found)
+}
+
+/// The services that were asked for, and their configuration; else what is wrong was told.
+pub(crate) fn configured(services: &Services) -> Result<(Vec<Service>, Config), ExitCode> {
+    let found = wanted(services)?;
+    match Config::read(environment(), &found, &start(services)) {
+        Ok(config) => Ok((found, config)),
+        Err(refused) => {
+            complain(&refused);
+            Err(ExitCode::from(EXIT_CONFIG))
+        }
+    }
 }
 
 fn start(services: &Services) -> Start {

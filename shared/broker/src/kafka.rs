@@ -2,6 +2,7 @@
 
 mod client;
 mod consumer;
+mod examine;
 mod producer;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rdkafka::{config::FromClientConfigAndContext, consumer::BaseConsumer};
 
+pub use self::examine::{ClusterState, TopicState};
 use self::{client::Context, consumer::KafkaConsumer, producer::KafkaProducer};
 use crate::{Broker, BrokerError, Consumer, KafkaConfig, Kind, Producer, Start};
 

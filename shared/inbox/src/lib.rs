@@ -12,5 +12,5 @@ pub mod tables;
 pub use self::{
     error::{Error, ListenError},
     listen::{Listen, Order},
-    listener::{Listener, ListenerConfig},
+    listener::{Listener, ListenerConfig, REMEMBERED},
 };

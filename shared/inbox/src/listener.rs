@@ -24,7 +24,7 @@ const BATCH: usize = 500;
 /// How long a poll waits.
 const POLL: Duration = Duration::from_secs(1);
 /// An event older than this cannot be told from one that was taken: ids are forgotten after it.
-const REMEMBERED: TimeDelta = TimeDelta::days(30);
+pub const REMEMBERED: TimeDelta = TimeDelta::days(30);
 /// Ids forgotten by one statement.
 const PRUNE_BATCH: u64 = 1_000;
 /// Such statements in one upkeep at most: more than the ids that came since the one before.

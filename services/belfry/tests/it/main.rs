@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on panics; that is how it tells")]
 
+mod audit;
 mod commands;
 mod platform;
 

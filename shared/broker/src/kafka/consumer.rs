@@ -11,6 +11,7 @@ use rdkafka::{
     consumer::{CommitMode, Consumer as _, StreamConsumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
+    topic_partition_list::TopicPartitionListElem,
 };
 
 use super::client::{self, ANSWER, Context};
@@ -100,6 +101,28 @@ fn message(message: &BorrowedMessage<'_>) -> Message {
     }
 }
 
+/// Where these partitions begin or end.
+fn edges(
+    client: &StreamConsumer<Context>,
+    partitions: &TopicPartitionList,
+    edge: Offset,
+) -> Result<HashMap<(String, i32), i64>, KafkaError> {
+    let mut asked = TopicPartitionList::new();
+    for part in partitions.elements() {
+        // In the protocol, -1 and -2 are the times of the end and of the beginning.
+        asked.add_partition_offset(part.topic(), part.partition(), edge)?;
+    }
+    if asked.count() == 0 {
+        return Ok(HashMap::new());
+    }
+    let found = client.offsets_for_times(asked, ANSWER)?;
+    let offset = |part: TopicPartitionListElem<'_>| {
+        let at = part.offset().to_raw().filter(|at| *at >= 0)?;
+        Some(((part.topic().to_owned(), part.partition()), at))
+    };
+    Ok(found.elements().into_iter().filter_map(offset).collect())
+}
+
 /// Errors that pass by themselves: a topic that is not there yet, a broker that is away.
 fn passes(error: &KafkaError) -> bool {
     matches!(
@@ -167,11 +190,15 @@ impl Consumer for KafkaConsumer {
         let client = Arc::clone(&self.client);
         client::blocking(move || {
             let position = client.position()?;
+            // All partitions in one question: one by one, each would wait behind a fetch that waits for records.
+            let (low, high) = (edges(&client, &position, Offset::Beginning)?, edges(&client, &position, Offset::End)?);
             let mut lag = HashMap::new();
             for part in position.elements() {
-                let (low, high) = client.fetch_watermarks(part.topic(), part.partition(), ANSWER)?;
+                let partition = (part.topic().to_owned(), part.partition());
+                let low = low.get(&partition).copied().unwrap_or(0);
                 let at = part.offset().to_raw().filter(|at| *at >= 0).unwrap_or(low);
-                lag.insert((part.topic().to_owned(), part.partition()), (high - at).max(0));
+                let end = high.get(&partition).copied().unwrap_or(at);
+                lag.insert(partition, (end - at).max(0));
             }
             Ok(lag)
         })
