@@ -92,7 +92,10 @@ pub enum SendError {
     /// It may be kept later, or may have been kept although nobody said so.
     #[error("not acknowledged: {0}")]
     Transient(String),
-    /// It never will be: too large, no such topic, not allowed.
+    /// There is no such topic, or none yet that all of the broker knows of: make it, and send again.
+    #[error("no such topic: {0}")]
+    UnknownTopic(String),
+    /// It never will be: too large, not allowed.
     #[error("refused: {0}")]
     Permanent(String),
 }

@@ -248,6 +248,11 @@ impl Relay {
             match answer {
                 Ok(()) => marked.push(row),
                 Err(SendError::Permanent(why)) if self.topics_made => refused.push((row, why)),
+                Err(SendError::UnknownTopic(why)) => {
+                    // Just made and not known everywhere, or taken away: nothing that waits is to blame.
+                    self.topics_made = false;
+                    broken.insert(&row.key, why);
+                }
                 Err(SendError::Permanent(why) | SendError::Transient(why)) => {
                     broken.insert(&row.key, why);
                 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# kafka.sh fetch | run DIR PORT CONTROLLER: a private Kafka in the foreground, which ends with its parent.
+# kafka.sh fetch | run DIR PORT CONTROLLER [ADVERTISED]: a private Kafka in the foreground, which ends with its parent.
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 libs=$cache/kafka/libs
@@ -19,7 +19,7 @@ run() {
     fetch
     mkdir -p "$dir/tmp"
     if [ ! -e "$dir/data/meta.properties" ]; then
-        sed -e "s|@PORT@|$2|" -e "s|@CONTROLLER@|$3|" -e "s|@DIR@|$dir|" "$servers/kafka/server.properties" > "$dir/server.properties"
+        sed -e "s|@ADVERTISED@|${4:-127.0.0.1:$2}|" -e "s|@PORT@|$2|" -e "s|@CONTROLLER@|$3|" -e "s|@DIR@|$dir|" "$servers/kafka/server.properties" > "$dir/server.properties"
         java "${jvm[@]}" kafka.tools.StorageTool format --standalone -c "$dir/server.properties" \
             -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d =)" > "$dir/format.log" 2>&1
     fi
@@ -29,6 +29,6 @@ run() {
 
 case ${1:-} in
     fetch) fetch ;;
-    run) run "$2" "$3" "$4" ;;
+    run) run "${@:2}" ;;
     *) sed -n 2p "$0" >&2; exit 2 ;;
 esac

@@ -66,10 +66,29 @@ impl Process {
         Self::run(binary, &["up"], home, vars)
     }
 
+    /// Starts every service in one process under `tracer` (a program and its arguments), which may end it at any moment.
+    /// `None`: it ended before it was up.
+    ///
+    /// # Panics
+    /// When it neither comes up nor ends.
+    pub fn traced(tracer: &[&str], binary: &str, home: &Home, vars: &[(&str, &str)]) -> Option<Self> {
+        let mut program = tracer.to_vec();
+        // Should the tracer be killed, so is what it traced.
+        program.extend(["setpriv", "--pdeathsig", "KILL", binary, "up"]);
+        Self::launch(&program, home, vars).ok()
+    }
+
     fn run(binary: &str, command_line: &[&str], home: &Home, vars: &[(&str, &str)]) -> Self {
+        let program: Vec<&str> = std::iter::once(binary).chain(command_line.iter().copied()).collect();
+        Self::launch(&program, home, vars)
+            .unwrap_or_else(|said| panic!("{binary} did not come up on {}:\n{said}", home.name))
+    }
+
+    /// The process, or what it said when it did not come up.
+    fn launch(program: &[&str], home: &Home, vars: &[(&str, &str)]) -> Result<Self, String> {
         // setpriv becomes the program; the kernel kills it when the thread of this test ends.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", binary]).args(command_line).arg("--data-dir").arg(home.folder());
+        command.args(["--pdeathsig", "KILL"]).args(program).arg("--data-dir").arg(home.folder());
         command.env_clear().env("PATH", "/usr/bin:/bin");
         command.envs(home.vars().iter().cloned());
         command.envs([("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json")]);
@@ -93,12 +112,14 @@ impl Process {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
+        // It hears at once when its output ends.
         let Ok((api, admin)) = is_up.recv_timeout(UP) else {
-            let said = log.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
             drop(child.kill());
-            panic!("{binary} did not come up on {}:\n{said}", home.name);
+            drop(child.wait());
+            return Err(log.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
         };
-        Self { child, api: Client::new(&api), admin: Client::new(&admin), api_address: api, admin_address: admin, log }
+        let (api, api_address) = (Client::new(&api), api);
+        Ok(Self { child, api, admin: Client::new(&admin), api_address, admin_address: admin, log })
     }
 
     /// Waits until it says that it is ready.
@@ -126,6 +147,14 @@ impl Process {
         };
         let sent = Command::new("kill").args([name, &self.id().to_string()]).status().expect("kill can be started");
         assert!(sent.success(), "the process is there");
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// When it cannot be told.
+    pub fn gone(&mut self) -> bool {
+        self.child.try_wait().expect("it can be waited for").is_some()
     }
 
     /// Waits until it has ended.

@@ -1,6 +1,13 @@
 //! A network between two that a test can cut, or let fall silent.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,6 +25,12 @@ pub enum Network {
     Cut,
     /// Keeps connections and carries nothing: what a lost route or a frozen host looks like.
     Silent,
+    /// Carries what is asked; the answers are lost.
+    Deaf,
+    /// Carries everything this much later.
+    Slow(Duration),
+    /// A COMMIT arrives and is done; its answer does not come back, and the connection ends.
+    CommitUnanswered,
 }
 
 /// A proxy in front of a server.
@@ -76,11 +89,35 @@ async fn carry(client: TcpStream, target: String, mut network: watch::Receiver<N
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
     let (up, down) = (network.clone(), network.clone());
+    let committing = AtomicBool::new(false);
     tokio::select! {
-        () = copy(&mut from_client, &mut to_server, up) => {}
-        () = copy(&mut from_server, &mut to_client, down) => {}
+        () = copy(&mut from_client, &mut to_server, up, Way::Question(&committing)) => {}
+        () = copy(&mut from_server, &mut to_client, down, Way::Answer(&committing)) => {}
         _ = network.wait_for(|network| *network == Network::Cut) => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// Which way bytes go, and whether a COMMIT went before.
+enum Way<'a> {
+    Question(&'a AtomicBool),
+    Answer(&'a AtomicBool),
+}
+
+impl Way<'_> {
+    /// Whether these bytes are carried; `None`: the connection ends here.
+    fn carried(&self, bytes: &[u8], network: Network) -> Option<bool> {
+        match (self, network) {
+            (_, Network::Silent | Network::Cut) | (Self::Answer(_), Network::Deaf) => Some(false),
+            (Self::Question(committing), Network::CommitUnanswered) => {
+                if bytes.windows(6).any(|word| word == b"COMMIT") {
+                    committing.store(true, Ordering::SeqCst);
+                }
+                Some(true)
+            }
+            (Self::Answer(committing), Network::CommitUnanswered) if committing.load(Ordering::SeqCst) => None,
+            _ => Some(true),
+        }
     }
 }
 
@@ -89,11 +126,18 @@ async fn copy(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
     network: watch::Receiver<Network>,
+    way: Way<'_>,
 ) {
     let mut bytes = vec![0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
-        if *network.borrow() == Network::Open && to.write_all(&bytes[..read]).await.is_err() {
-            return;
+        let state = *network.borrow();
+        if let Network::Slow(by) = state {
+            let _never = tokio::time::timeout(by, std::future::pending::<()>()).await;
+        }
+        match way.carried(&bytes[..read], state) {
+            Some(true) if to.write_all(&bytes[..read]).await.is_err() => return,
+            Some(_) => {}
+            None => return,
         }
     }
     // One side ended: while the network is silent the other does not hear of it.

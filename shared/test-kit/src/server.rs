@@ -18,8 +18,8 @@ const UP: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
 enum Kind {
-    Postgres,
-    Kafka { controller: u16 },
+    Postgres { durable: bool },
+    Kafka { controller: u16, advertised: Option<String> },
 }
 
 /// A PostgreSQL or Kafka of one test.
@@ -56,7 +56,31 @@ impl Server {
     /// When there is no room for it.
     pub fn postgres() -> Self {
         let [port] = free_ports();
-        Self { kind: Kind::Postgres, port, folder: folder(), child: None }
+        Self { kind: Kind::Postgres { durable: false }, port, folder: folder(), child: None }
+    }
+
+    /// A PostgreSQL that keeps what it acknowledged, also when it is killed.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    pub fn durable_postgres() -> Self {
+        let mut server = Self::postgres();
+        server.kind = Kind::Postgres { durable: true };
+        server
+    }
+
+    /// A Kafka that tells its clients to come to this address.
+    #[must_use]
+    pub fn advertised(mut self, address: &str) -> Self {
+        if let Kind::Kafka { advertised, .. } = &mut self.kind {
+            *advertised = Some(address.to_owned());
+        }
+        self
+    }
+
+    /// Its data.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// A Kafka that is not started yet.
@@ -65,7 +89,7 @@ impl Server {
     /// When there is no room for it.
     pub fn kafka() -> Self {
         let [port, controller] = free_ports();
-        Self { kind: Kind::Kafka { controller }, port, folder: folder(), child: None }
+        Self { kind: Kind::Kafka { controller, advertised: None }, port, folder: folder(), child: None }
     }
 
     /// `host:port`
@@ -80,15 +104,15 @@ impl Server {
     pub async fn start(&mut self) {
         let servers = project().join("shared/test-kit/servers");
         let (folder, port) = (self.folder.path(), self.port.to_string());
-        let mut command = match self.kind {
-            Kind::Postgres => {
+        let mut command = match &self.kind {
+            Kind::Postgres { durable } => {
                 let mut command = Command::new(servers.join("postgres.sh"));
-                command.arg(folder).arg(&port);
+                command.arg(folder).arg(&port).arg(if *durable { "durable" } else { "fast" });
                 command
             }
-            Kind::Kafka { controller } => {
+            Kind::Kafka { controller, advertised } => {
                 let mut command = Command::new(servers.join("kafka.sh"));
-                command.arg("run").arg(folder).arg(&port).arg(controller.to_string());
+                command.arg("run").arg(folder).arg(&port).arg(controller.to_string()).args(advertised);
                 command
             }
         };
@@ -116,7 +140,7 @@ impl Server {
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it was started");
         // PostgreSQL's children end with their parent when it stops immediately; a killed parent leaves them for a moment.
-        let signal = if matches!(self.kind, Kind::Postgres) { "-QUIT" } else { "-KILL" };
+        let signal = if matches!(self.kind, Kind::Postgres { .. }) { "-QUIT" } else { "-KILL" };
         let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill can be started");
         assert!(sent.success(), "the server is there");
         child.wait().expect("it can be waited for");

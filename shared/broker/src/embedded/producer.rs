@@ -26,7 +26,7 @@ impl Producer for EmbeddedProducer {
                     kept.push(record);
                     Ok(())
                 }
-                Ok(Some(why)) => Err(SendError::Permanent(why)),
+                Ok(Some(why)) => Err(why),
                 Err(fault) => Err(SendError::Transient(fault.to_string())),
             };
             answers.push(answer);
@@ -61,10 +61,11 @@ impl Producer for EmbeddedProducer {
 }
 
 impl EmbeddedProducer {
-    /// Why a record can never be kept, if so.
-    async fn refusal(&self, record: &Record) -> Result<Option<String>, Fault> {
+    /// Why a record cannot be kept, if so.
+    async fn refusal(&self, record: &Record) -> Result<Option<SendError>, Fault> {
         if record.body.len() > RECORD_BYTES_MAX {
-            return Ok(Some(format!("{} bytes are more than {RECORD_BYTES_MAX}", record.body.len())));
+            let why = format!("{} bytes are more than {RECORD_BYTES_MAX}", record.body.len());
+            return Ok(Some(SendError::Permanent(why)));
         }
         let known =
             |log: &Log| log.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&record.topic);
@@ -75,7 +76,7 @@ impl EmbeddedProducer {
         let topic = sql.bind(record.topic.as_str());
         let found = sql.one(&self.log.db, &format!("SELECT 1 AS one FROM topics WHERE name = {topic}")).await?;
         if found.is_none() {
-            return Ok(Some(format!("there is no topic {:?}", record.topic)));
+            return Ok(Some(SendError::UnknownTopic(record.topic.clone())));
         }
         self.log.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(record.topic.clone());
         Ok(None)

@@ -156,14 +156,9 @@ fn failed(error: &KafkaError) -> SendError {
     };
     match error.rdkafka_error_code() {
         Some(
-            MessageSizeTooLarge
-            | InvalidRecord
-            | InvalidTopic
-            | TopicAuthorizationFailed
-            | ClusterAuthorizationFailed
-            | UnknownTopic
-            | UnknownTopicOrPartition,
+            MessageSizeTooLarge | InvalidRecord | InvalidTopic | TopicAuthorizationFailed | ClusterAuthorizationFailed,
         ) => SendError::Permanent(error.to_string()),
+        Some(UnknownTopic | UnknownTopicOrPartition) => SendError::UnknownTopic(error.to_string()),
         _ => SendError::Transient(error.to_string()),
     }
 }
@@ -187,7 +182,7 @@ impl Producer for KafkaProducer {
         if done.iter().any(Result::is_ok) {
             self.context.well();
         }
-        if done.iter().any(|result| matches!(result, Err(SendError::Transient(_)))) {
+        if done.iter().any(|result| matches!(result, Err(SendError::Transient(_) | SendError::UnknownTopic(_)))) {
             self.forget(&client).await;
         }
         done

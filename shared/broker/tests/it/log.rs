@@ -54,7 +54,7 @@ async fn a_topic_that_nobody_made_is_refused_and_one_that_comes_later_is_waited_
     let folder = tempfile::tempdir().unwrap();
     let log = EmbeddedBroker::open(&folder.path().join("log.sqlite")).await.unwrap();
     let answers = log.producer().send(vec![record("nobody", "key", "1")]).await;
-    assert!(matches!(&answers[0], Err(SendError::Permanent(why)) if why.contains("nobody")), "{answers:?}");
+    assert!(matches!(&answers[0], Err(SendError::UnknownTopic(why)) if why.contains("nobody")), "{answers:?}");
     let mut member = log.consumer("g", &["later"]).await.unwrap();
     assert!(member.poll(10, Duration::ZERO).await.unwrap().is_empty());
     log.producer().ensure_topics(&[topic("later")]).await.unwrap();

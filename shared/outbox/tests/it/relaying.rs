@@ -90,6 +90,23 @@ async fn what_is_refused_for_ever_is_a_dead_letter_and_its_key_goes_on() {
 }
 
 #[tokio::test]
+async fn a_topic_that_is_not_known_everywhere_yet_buries_nothing() {
+    for world in World::both().await {
+        let key = Uuid::now_v7();
+        world.record(&[published(key, 1, world.time()), published(key, 2, world.time())]).await;
+        world.spoil(key, Spoil::UnknownTopic);
+        let mut relay = world.relay();
+        relay.drain().await.unwrap();
+        assert!(dead_letters::list(world.db(), None, 10).await.unwrap().is_empty());
+        assert_eq!(world.waiting().await, 2);
+        world.mend();
+        world.pass(60);
+        relay.drain().await.unwrap();
+        assert_eq!(world.sequences(key).await, [1, 2], "they wait in their order");
+    }
+}
+
+#[tokio::test]
 async fn one_relay_is_active_and_another_takes_over_when_its_lease_ends() {
     for world in World::both().await {
         let (mut first, mut second) = (world.relay(), world.relay());

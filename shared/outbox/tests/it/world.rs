@@ -28,6 +28,8 @@ pub(crate) enum Spoil {
     Transient,
     /// Never will be.
     Permanent,
+    /// The topic is not known yet.
+    UnknownTopic,
     /// The first record is not kept, those after it are.
     OnlyFirst,
     /// Kept, but nobody says so.
@@ -54,7 +56,7 @@ impl Producer for Spoiled {
         };
         let pass = records.into_iter().zip(&spoiled);
         let through: Vec<Record> = pass
-            .filter(|(_, spoil)| !matches!(spoil, Some(Spoil::Transient | Spoil::Permanent)))
+            .filter(|(_, spoil)| !matches!(spoil, Some(Spoil::Transient | Spoil::Permanent | Spoil::UnknownTopic)))
             .map(|(record, _)| record)
             .collect();
         let mut answers = self.inner.send(through).await.into_iter();
@@ -63,6 +65,7 @@ impl Producer for Spoiled {
             .map(|spoil| match spoil {
                 Some(Spoil::Transient) => Err(SendError::Transient("spoiled".to_owned())),
                 Some(Spoil::Permanent) => Err(SendError::Permanent("spoiled".to_owned())),
+                Some(Spoil::UnknownTopic) => Err(SendError::UnknownTopic("spoiled".to_owned())),
                 Some(Spoil::KeptUnsaid) => {
                     answers.next();
                     Err(SendError::Transient("unsaid".to_owned()))

@@ -1,0 +1,224 @@
+//! Every crash point: a process is killed at its first, second, ... call that sends or syncs, until it comes through.
+//! What is left behind is then carried on by a process that nobody kills, and audited.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use test_kit::{Home, Process, Signal, eventually_within};
+
+use crate::{BELFRY, consumer, lasts, long, tell};
+
+/// What sends or syncs.
+const CALLS: &str = "fsync,fdatasync,sendto,sendmsg,writev,pwrite64";
+/// No scenario needs more of these calls in one thread.
+const CALLS_MAX: usize = 2_000;
+/// A process that lives so long after all was asked of it has come through.
+const THROUGH: Duration = Duration::from_millis(1_500);
+const PATIENCE: Duration = Duration::from_secs(60);
+const VARS: &[(&str, &str)] = &[("POST_PUBLISHER_INTERVAL", "1s")];
+/// Due rows of a scenario.
+const POSTS: usize = 5;
+
+/// What is asked of the process that is killed.
+#[derive(Debug, Clone, Copy)]
+enum Scenario {
+    /// Nothing but to start on no tables at all.
+    Migration,
+    /// Ticks, due rows claimed, their events relayed.
+    ClaimAndRelay,
+    ManualRun,
+    Pause,
+}
+
+const SCENARIOS: [Scenario; 4] = [Scenario::Migration, Scenario::ClaimAndRelay, Scenario::ManualRun, Scenario::Pause];
+
+/// The calls at which it is killed: all of them, or in the short form more and more sparsely.
+fn nth() -> impl Iterator<Item = usize> {
+    let next = |n: &usize| Some(if long() { n + 1 } else { n + 1 + n / 2 });
+    std::iter::successors(Some(1), next).take_while(|n| *n < CALLS_MAX)
+}
+
+fn tracer(n: usize) -> Vec<String> {
+    let inject = format!("inject={CALLS}:signal=KILL:when={n}");
+    let trace = format!("trace={CALLS}");
+    ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned).to_vec()
+}
+
+/// Where a scenario is played.
+enum Place {
+    Files,
+    Servers,
+}
+
+impl Place {
+    async fn home(&self) -> Home {
+        match self {
+            Self::Files => Home::embedded(),
+            Self::Servers => Home::at(Some(&test_kit::database().await), Some(&test_kit::kafka())),
+        }
+    }
+
+    /// A home in which some posts are due.
+    async fn prepared(&self) -> Home {
+        let home = self.home().await;
+        let off = [("POST_PUBLISHER_ENABLED", "false")];
+        let platform = Process::platform(BELFRY, &home, &off).ready().await;
+        for number in 0..POSTS {
+            #[expect(clippy::disallowed_methods, reason = "the post is planned for the real clock")]
+            let due = chrono::Utc::now() + chrono::TimeDelta::milliseconds(300);
+            let post = serde_json::json!({ "title": format!("Due {number}"), "published_at": due.to_rfc3339() });
+            platform.api.post_json("/api/blog/posts", &post).await.expect(201);
+        }
+        platform.signal(Signal::Kill);
+        lasts(Duration::from_millis(300)).await;
+        home
+    }
+}
+
+/// Asks what the scenario asks, of a process that may die meanwhile.
+async fn ask(scenario: Scenario, process: &Process) {
+    let (verb, body) = match scenario {
+        Scenario::Migration | Scenario::ClaimAndRelay => return,
+        Scenario::ManualRun => ("run", "{}"),
+        Scenario::Pause => ("pause", r#"{"reason":"to see"}"#),
+    };
+    let path = format!("/admin/v1/jobs/blog/post_publisher/{verb}");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        let json = [("content-type", "application/json")];
+        match process.admin.try_send(Method::POST, &path, &json, Some(body)).await {
+            // Not ready yet.
+            Ok(answer) if answer.status >= 500 || answer.status == 404 => lasts(Duration::from_millis(20)).await,
+            _ => return,
+        }
+    }
+}
+
+/// Lets it be killed at the nth call. True: it came through.
+async fn killed_at(n: usize, scenario: Scenario, home: &Home) -> bool {
+    let tracer = tracer(n);
+    let tracer: Vec<&str> = tracer.iter().map(String::as_str).collect();
+    let Some(mut process) = Process::traced(&tracer, BELFRY, home, VARS) else { return false };
+    ask(scenario, &process).await;
+    let began = Instant::now();
+    while began.elapsed() < THROUGH {
+        if process.gone() {
+            return false;
+        }
+        lasts(Duration::from_millis(10)).await;
+    }
+    true
+}
+
+/// Carries on, and looks whether all is as if nothing had happened.
+async fn carried_on(scenario: Scenario, home: &Home, n: usize) {
+    let mut platform = Process::platform(BELFRY, home, VARS).ready().await;
+    let resume = platform
+        .admin
+        .post_json("/admin/v1/jobs/blog/post_publisher/resume", &serde_json::json!({ "from": "now" }))
+        .await;
+    assert!(resume.status < 300, "{scenario:?} at {n}: {}", resume.text);
+    let posts = if matches!(scenario, Scenario::Migration) { 0 } else { POSTS };
+    let what = format!("{scenario:?}, killed at call {n}: all is done, and the audit is clean");
+    eventually_within(PATIENCE, &what, async || {
+        let list = platform.api.get("/api/blog/posts?status=published&limit=100").await;
+        let items = list.json["items"].as_array().or(list.json["data"].as_array())?.clone();
+        // Created as version 1, published as version 2: whoever publishes twice leaves 3.
+        let once = items.iter().all(|post| post["version"] == 2);
+        assert!(once, "{scenario:?} at {n}: {items:#?}");
+        (items.len() == posts && audit(home).0 == 0).then_some(())
+    })
+    .await;
+    platform.signal(Signal::Terminate);
+    assert!(platform.ended(Duration::from_secs(30)).success());
+}
+
+fn audit(home: &Home) -> (i32, String) {
+    let mut command = std::process::Command::new(BELFRY);
+    command.args(["audit", "--data-dir"]).arg(home.folder()).env_clear();
+    let output = command.envs(home.vars().iter().cloned()).output().expect("it runs");
+    (output.status.code().expect("a code"), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn every_point(what: &str, place: Place) {
+    for scenario in SCENARIOS {
+        let (mut points, mut through) = (0, false);
+        for n in nth() {
+            let home = match scenario {
+                Scenario::Migration => place.home().await,
+                _ => place.prepared().await,
+            };
+            through = killed_at(n, scenario, &home).await;
+            carried_on(scenario, &home, n).await;
+            if through {
+                break;
+            }
+            points += 1;
+        }
+        assert!(through, "{scenario:?} on {what} never came through");
+        tell(&format!("{points:4} crash points of {scenario:?} on {what}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_call_on_files_it_dies_at_the_next_process_carries_on() {
+    let _alone = crate::SKY.lock().await;
+    every_point("files", Place::Files).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_call_to_servers_it_dies_at_the_next_process_carries_on() {
+    let _alone = crate::SKY.lock().await;
+    every_point("servers", Place::Servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_call_a_consumer_dies_at_each_effect_happens_once() {
+    let _alone = crate::SKY.lock().await;
+    let home = Place::Servers.home().await;
+    let url = home.url().expect("a database").to_owned();
+    consumer::prepare(&url).await;
+    let platform = Process::platform(BELFRY, &home, VARS).ready().await;
+    let (mut points, mut through, mut posts) = (0, false, 0_i64);
+    for n in nth() {
+        posts += 1;
+        let post = serde_json::json!({ "title": format!("Heard {n}") });
+        let id = platform.api.post_json("/api/blog/posts", &post).await.expect(201).json["id"].clone();
+        platform.api.post(&format!("/api/blog/posts/{}/publish", id.as_str().expect("an id"))).await.expect(200);
+        let tracer = tracer(n);
+        let tracer: Vec<&str> = tracer.iter().map(String::as_str).collect();
+        let mut consumer = consumer::start_traced(&tracer, &url, &test_kit::kafka());
+        let began = Instant::now();
+        through = loop {
+            if consumer.try_wait().expect("it can be waited for").is_some() {
+                break false;
+            }
+            if began.elapsed() > Duration::from_secs(12) {
+                break true;
+            }
+            lasts(Duration::from_millis(20)).await;
+        };
+        drop(consumer.kill());
+        drop(consumer.wait());
+        if through {
+            break;
+        }
+        points += 1;
+    }
+    assert!(through, "it never came through");
+    let mut last = consumer::start(&url, &test_kit::kafka());
+    let mut rows = sqlx::PgConnection::connect(&url).await.expect("the database answers");
+    let ours = "FROM hearer.heard h JOIN blog.posts p ON p.id::text = h.key";
+    eventually_within(PATIENCE, "every post to be heard", async || {
+        let text = format!("SELECT count(DISTINCT key) {ours}");
+        let row = rows.fetch_one(AssertSqlSafe(text)).await.expect("a count");
+        (row.get::<i64, _>(0) == posts).then_some(())
+    })
+    .await;
+    let text = "SELECT count(*) - count(DISTINCT event_id) FROM hearer.heard";
+    assert_eq!(rows.fetch_one(text).await.expect("a count").get::<i64, _>(0), 0, "no effect happened twice");
+    tell(&format!("{points:4} crash points of the inbox"));
+    drop(last.kill());
+    drop(last.wait());
+}
