@@ -12,7 +12,11 @@ use std::{
 
 use async_trait::async_trait;
 use database::Fault;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sqlx::{
+    ConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
 use tokio::sync::watch;
 
 use self::{
@@ -53,23 +57,16 @@ pub(crate) struct Log {
 impl EmbeddedBroker {
     /// Opens the log file, which must be this process's alone.
     pub async fn open(file: &Path) -> Result<Self, BrokerError> {
-        let url = format!("sqlite://{}?mode=rwc", file.display());
-        let mut options = ConnectOptions::new(url);
-        options
-            .max_connections(1)
-            .min_connections(0)
-            .acquire_timeout(Duration::from_secs(10))
-            .idle_timeout(Duration::from_secs(600))
-            .sqlx_logging(false)
-            .map_sqlx_sqlite_opts(|options| {
-                options
-                    .journal_mode(sqlx_sqlite_journal())
-                    .synchronous(sqlx_sqlite_synchronous())
-                    .busy_timeout(Duration::from_secs(5))
-                    .pragma("cache_size", "-512")
-                    .pragma("mmap_size", "0")
-            });
-        let db = Database::connect(options).await.map_err(|error| unavailable(&Fault::from(error)))?;
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .pragma("cache_size", "-512")
+            .pragma("mmap_size", "0")
+            .disable_statement_logging();
+        let db = database::sqlite(options);
         for statement in TABLES {
             db.execute_unprepared(statement).await.map_err(|error| unavailable(&Fault::from(error)))?;
         }
@@ -87,14 +84,6 @@ impl EmbeddedBroker {
     pub async fn prune(&self, now: chrono::DateTime<chrono::Utc>, batch: u64) -> Result<u64, BrokerError> {
         self.log.prune(now, batch).await
     }
-}
-
-fn sqlx_sqlite_journal() -> sqlx::sqlite::SqliteJournalMode {
-    sqlx::sqlite::SqliteJournalMode::Wal
-}
-
-fn sqlx_sqlite_synchronous() -> sqlx::sqlite::SqliteSynchronous {
-    sqlx::sqlite::SqliteSynchronous::Full
 }
 
 pub(crate) fn unavailable(fault: &Fault) -> BrokerError {

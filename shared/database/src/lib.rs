@@ -6,6 +6,7 @@
 mod deadline;
 mod fault;
 mod sql;
+mod sqlite;
 
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -15,6 +16,7 @@ pub use self::{
     deadline::{suspect, suspected, within},
     fault::Fault,
     sql::{Sql, Type, hex, id, stamp, time},
+    sqlite::sqlite,
 };
 
 /// Begins a transaction; on SQLite as the writer at once (a deferred one fails where it should wait).

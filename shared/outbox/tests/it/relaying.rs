@@ -95,13 +95,12 @@ async fn a_topic_that_is_not_known_everywhere_yet_buries_nothing() {
         let key = Uuid::now_v7();
         world.record(&[published(key, 1, world.time()), published(key, 2, world.time())]).await;
         world.spoil(key, Spoil::UnknownTopic);
-        let mut relay = world.relay();
-        relay.drain().await.unwrap();
+        world.relay().drain().await.unwrap();
         assert!(dead_letters::list(world.db(), None, 10).await.unwrap().is_empty());
         assert_eq!(world.waiting().await, 2);
         world.mend();
         world.pass(60);
-        relay.drain().await.unwrap();
+        world.relay().drain().await.unwrap();
         assert_eq!(world.sequences(key).await, [1, 2], "they wait in their order");
     }
 }
