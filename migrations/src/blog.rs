@@ -3,7 +3,7 @@
 use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 
-use crate::shared;
+use crate::shared::{self, Step};
 
 /// Brings blog's tables up to date.
 pub struct Migrator;
@@ -11,22 +11,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        shared::steps(vec![Box::new(Posts)])
-    }
-}
-
-struct Posts;
-
-impl MigrationName for Posts {
-    fn name(&self) -> &'static str {
-        "m0002_posts"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Posts {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        shared::run(manager, &statements(manager.get_database_backend())).await
+        shared::steps(vec![Step { name: "m0002_posts", statements }])
     }
 }
 

@@ -1,37 +1,43 @@
-//! The tables that every service has beside its own: schedules, runs, outbox, inbox.
+//! The tables that every service has beside its own, and what a step of a migration is.
 
+use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 
-/// Creates them, as the first step of each service.
-pub(crate) struct Shared;
+/// One step: all of its statements and the note that it is done are one transaction, so that a process that dies in its
+/// midst leaves nothing half-made.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) statements: fn(DbBackend) -> Vec<String>,
+}
 
-impl MigrationName for Shared {
-    fn name(&self) -> &'static str {
-        "m0001_shared"
+impl MigrationName for Step {
+    fn name(&self) -> &str {
+        self.name
     }
 }
 
 #[async_trait::async_trait]
-impl MigrationTrait for Shared {
+impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let backend = manager.get_database_backend();
-        let statements =
-            [scheduler::tables::create(backend), outbox::tables::create(backend), inbox::tables::create(backend)];
-        run(manager, &statements.concat()).await
+        for statement in (self.statements)(manager.get_database_backend()) {
+            manager.get_connection().execute_unprepared(&statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Also on SQLite, where it is not the custom.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
     }
 }
 
-/// Runs statements in order.
-pub(crate) async fn run(manager: &SchemaManager<'_>, statements: &[String]) -> Result<(), DbErr> {
-    for statement in statements {
-        manager.get_connection().execute_unprepared(statement).await?;
-    }
-    Ok(())
+/// Schedules, runs, outbox, inbox.
+fn shared(backend: DbBackend) -> Vec<String> {
+    [scheduler::tables::create(backend), outbox::tables::create(backend), inbox::tables::create(backend)].concat()
 }
 
 /// A service's steps, with the shared one first.
-pub(crate) fn steps(own: Vec<Box<dyn MigrationTrait>>) -> Vec<Box<dyn MigrationTrait>> {
-    let mut steps: Vec<Box<dyn MigrationTrait>> = vec![Box::new(Shared)];
-    steps.extend(own);
-    steps
+pub(crate) fn steps(own: Vec<Step>) -> Vec<Box<dyn MigrationTrait>> {
+    let first = Step { name: "m0001_shared", statements: shared };
+    std::iter::once(first).chain(own).map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
 }

@@ -137,7 +137,9 @@ async fn carried_on(scenario: Scenario, home: &Home, n: usize) {
 fn audit(home: &Home) -> (i32, String) {
     let mut command = std::process::Command::new(BELFRY);
     command.args(["audit", "--data-dir"]).arg(home.folder()).env_clear();
-    let output = command.envs(home.vars().iter().cloned()).output().expect("it runs");
+    // Without the topics, which these homes share.
+    let vars = home.vars().iter().filter(|(name, _)| name != "KAFKA_BROKERS" || home.url().is_none()).cloned();
+    let output = command.envs(vars).output().expect("it runs");
     (output.status.code().expect("a code"), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
