@@ -204,7 +204,8 @@ impl Shared<'_> {
         )
         .on_deadline(Arc::new(database::suspect));
         let gate = {
-            let (gate, looking) = ready::watch(service, upgrade, keep.clone(), self.health.clone(), self.stop.clone());
+            let (clock, health, stop) = (Arc::clone(&self.clock), self.health.clone(), self.stop.clone());
+            let (gate, looking) = ready::watch(service, upgrade, keep.clone(), clock, health, stop);
             self.runtimes.keep.spawn(looking);
             gate
         };

@@ -1,8 +1,10 @@
 //! Whether a service's database is there and its tables are up to date; looked at until it is, and then on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sea_orm::{ConnectionTrait, DatabaseConnection};
+use chrono::{DateTime, Utc};
+use scheduler::clock::Clock;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +35,7 @@ pub(super) fn watch(
     service: &Service,
     mut upgrade: Option<Upgrade>,
     db: DatabaseConnection,
+    clock: Arc<dyn Clock>,
     health: Health,
     stop: CancellationToken,
 ) -> (Gate, impl Future<Output = ()> + use<>) {
@@ -48,7 +51,10 @@ pub(super) fn watch(
                 }),
                 None => None,
             };
-            let state = look(&db, tables, migrated).await;
+            let mut state = look(&db, tables, migrated).await;
+            if state.is_ok() && !migrated {
+                state = read_time(&db, clock.as_ref()).await;
+            }
             match &state {
                 Ok(()) => {
                     migrated = true;
@@ -61,6 +67,33 @@ pub(super) fn watch(
         }
     };
     (Gate(gate), looking)
+}
+
+/// Reads the database's time before anything is done by it: this machine's clock may be hours off, and a lease that was taken
+/// by it would last for hours after its owner has died.
+async fn read_time(db: &DatabaseConnection, clock: &dyn Clock) -> Result<(), String> {
+    if db.get_database_backend() == DbBackend::Sqlite {
+        // A file has no other clock than this machine's.
+        return Ok(());
+    }
+    let before = clock.monotonic();
+    let read = async {
+        let asked = Statement::from_string(DbBackend::Postgres, "SELECT statement_timestamp() AS now");
+        let row = db.query_one_raw(asked).await?;
+        let now = row.map(|row| row.try_get::<DateTime<Utc>>("", "now")).transpose()?;
+        Ok::<_, database::Fault>(now)
+    };
+    match database::within(PATIENCE, read).await {
+        Ok(Some(now)) => {
+            clock.measured(now, before, clock.monotonic());
+            Ok(())
+        }
+        Ok(None) => Err("the database does not tell the time".to_owned()),
+        Err(fault) => {
+            tracing::debug!(%fault, "the database's time was not read");
+            Err("the database cannot be reached".to_owned())
+        }
+    }
 }
 
 async fn look(db: &DatabaseConnection, tables: crate::service::Tables, migrated: bool) -> Result<(), String> {
