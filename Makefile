@@ -4,7 +4,7 @@ SHELL := bash
 servers := shared/test-kit/servers
 args ?=
 
-.PHONY: help run demo test sim alike oracle test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
+.PHONY: help run demo test sim alike oracle storm planted test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,15 @@ alike: ## The three stores, and the log and Kafka, side by side: OPERATIONS=1000
 oracle: ## Next instants against implementations that are not ours: INSTANTS=5000000
 	@$(servers)/prerequisites.sh test
 	@ORACLE_INSTANTS=$(or $(INSTANTS),5000000) $(servers)/with-servers.sh cargo test --package scheduler --test oracle -- --nocapture
+
+storm: ## An hour of kills, stops, networks, clocks, disks and crash points on real servers, then the audit: SEED=7
+	@$(servers)/prerequisites.sh test
+	@STORM=long STORM_SEED=$(or $(SEED),1) BELFRY_POSTGRES=durable $(servers)/with-servers.sh \
+		cargo test --package belfry --test storm -- --nocapture
+
+planted: ## Remove one protection after the other from a copy of the tree: the test named in each patch must fail
+	@$(servers)/prerequisites.sh test
+	@$(servers)/with-servers.sh shared/test-kit/planted/run.sh $(args)
 
 test-clients: build ## Clients that are not ours: kcat, CloudEvents SDK, feedparser, validators, schemathesis
 	@$(servers)/prerequisites.sh test

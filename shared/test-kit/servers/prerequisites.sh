@@ -20,6 +20,11 @@ if [ "${1:-build}" = test ]; then
     need default-jre-headless java
     need python3 python3
     need procps /bin/kill # the shell's own is of no use to a program
+    need strace strace # kills at a chosen call
+    need rsync rsync
+    need patch patch
+    python3 -c 'import venv, ensurepip' 2> /dev/null || packages+=(python3-venv)
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1 || packages+=(faketime)
 fi
 
 if ! command -v cargo > /dev/null; then
