@@ -7,16 +7,11 @@ use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use database::Fault;
 use sea_orm::{ConnectionTrait, DatabaseConnection};
-use sqlx::{
-    ConnectOptions,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
-};
 use tokio::sync::watch;
 
 use self::{
@@ -26,8 +21,6 @@ use self::{
 use crate::{Broker, BrokerError, Consumer, Kind, Producer, Start, Topic};
 
 const TABLES: &[&str] = &[
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
     "CREATE TABLE IF NOT EXISTS topics (name text PRIMARY KEY, retention_s integer NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS events (
         topic text NOT NULL, offset integer NOT NULL, id blob NOT NULL, replay text NOT NULL, key text NOT NULL,
@@ -57,16 +50,7 @@ pub(crate) struct Log {
 impl EmbeddedBroker {
     /// Opens the log file, which must be this process's alone.
     pub async fn open(file: &Path) -> Result<Self, BrokerError> {
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(5))
-            .pragma("cache_size", "-512")
-            .pragma("mmap_size", "0")
-            .disable_statement_logging();
-        let db = database::sqlite(options);
+        let db = database::sqlite(file);
         for statement in TABLES {
             db.execute_unprepared(statement).await.map_err(|error| unavailable(&Fault::from(error)))?;
         }

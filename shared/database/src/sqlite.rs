@@ -1,23 +1,35 @@
 //! The connection to a SQLite file.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use sea_orm::{DatabaseConnection, SqlxSqliteConnector};
 use sqlx::{
-    Connection, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+    ConnectOptions, Connection, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 /// Waiting for the connection: below the 5 s within which an answer is promised.
 const ACQUIRE: Duration = Duration::from_millis(4_500);
+/// Waiting for the other connection to the file.
+const BUSY: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 
-/// One connection to a file, made when it is first used; whoever wants it waits in line.
+/// One connection to a file, made when it is first used; whoever wants it waits in line. What it commits is on the disk.
 ///
 /// When a disk is full, SQLite ends the whole transaction by itself. The driver (sqlx 0.9.0) does not notice: it counts on,
 /// and everything after that would be a savepoint that nobody ever commits, although each commit is acknowledged. So a
 /// connection that comes back in a transaction is closed, never lent again.
-pub fn sqlite(options: SqliteConnectOptions) -> DatabaseConnection {
+pub fn sqlite(file: &Path) -> DatabaseConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY)
+        .pragma("cache_size", "-512")
+        .pragma("mmap_size", "0")
+        .disable_statement_logging();
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .min_connections(0)
@@ -40,13 +52,11 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics; that is how it tells")]
 
     use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
-    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 
     use super::sqlite;
 
     fn file(folder: &tempfile::TempDir) -> DatabaseConnection {
-        let options = SqliteConnectOptions::new().filename(folder.path().join("rows.sqlite")).create_if_missing(true);
-        sqlite(options.journal_mode(SqliteJournalMode::Wal))
+        sqlite(&folder.path().join("rows.sqlite"))
     }
 
     async fn count(db: &DatabaseConnection) -> i64 {

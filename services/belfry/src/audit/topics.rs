@@ -17,6 +17,8 @@ const PAGE: usize = 10_000;
 /// How long a poll waits, and how long topics are read at most.
 const POLL: Duration = Duration::from_millis(500);
 const READ_MAX: Duration = Duration::from_secs(600);
+/// How long published rows are kept for a replay.
+const ROWS_KEPT: TimeDelta = TimeDelta::days(7);
 /// What a topic may have dropped by now, less a margin.
 const MARGIN: TimeDelta = TimeDelta::hours(1);
 
@@ -142,14 +144,18 @@ async fn embedded(file: &std::path::Path, names: &[&str]) -> anyhow::Result<Vec<
     Ok(all)
 }
 
-/// Events in a topic that no row knows of.
+/// Events in a topic that no row knows of. Rows are read after the topics: an event is in its row before it is in its topic.
 async fn unknown(reader: &Reader, messages: &[Arrived], window: Window) -> anyhow::Result<Check> {
     let mut check = Check::new("events without a row");
     let mut known: HashSet<Uuid> = HashSet::new();
-    let (from, mut after) = (window.from, 0_i64);
+    // Rows are kept for a week after they were published.
+    let from = window.from.max(window.now - ROWS_KEPT + MARGIN);
+    let mut after = 0_i64;
     loop {
-        let text = format!("SELECT position, id FROM outbox WHERE position > $1 ORDER BY position LIMIT {PAGE}");
-        let rows = reader.all(&text, vec![after.into()]).await?;
+        let text = format!(
+            "SELECT position, id FROM outbox WHERE recorded_at >= $1 AND position > $2 ORDER BY position LIMIT {PAGE}"
+        );
+        let rows = reader.all(&text, vec![from.into(), after.into()]).await?;
         for row in &rows {
             after = row.try_get("", "position")?;
             known.insert(row.try_get("", "id")?);
@@ -161,9 +167,7 @@ async fn unknown(reader: &Reader, messages: &[Arrived], window: Window) -> anyho
     for row in reader.all("SELECT event_id FROM dead_letters WHERE event_id IS NOT NULL", Vec::new()).await? {
         known.insert(row.try_get("", "event_id")?);
     }
-    // Rows are kept for a week after they were published.
-    let kept_from = from.max(window.now - TimeDelta::days(7) + MARGIN);
-    for message in messages.iter().filter(|message| message.time.is_some_and(|at| at >= kept_from && at <= window.to)) {
+    for message in messages.iter().filter(|message| message.time.is_some_and(|at| at >= from && at <= window.to)) {
         check.examined += 1;
         let invented = !known.contains(&message.id);
         check.found(u64::from(invented), || format!("{} of {} {}", message.topic, message.key, message.id));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Executor, Row};
 use test_kit::{Home, Process, Signal, eventually_within};
 
-use crate::{BELFRY, lasts, long, tell};
+use crate::{BELFRY, audit, lasts, long, tell};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the clock of the third replica is set to, one after the other: hours off, and moments at which clocks change in
@@ -31,7 +31,7 @@ fn faketime() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_clocks_of_replicas_make_nothing_late_early_or_twice() {
-    let _alone = crate::SKY.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let home = Home::servers().await;
     let (library, folder) = (faketime(), tempfile::tempdir().expect("a folder"));
     let file = folder.path().join("time");
@@ -95,9 +95,7 @@ async fn wrong_clocks_of_replicas_make_nothing_late_early_or_twice() {
     .await;
     last.signal(Signal::Terminate);
     assert!(last.ended(Duration::from_secs(30)).success(), "{}", last.said());
-    let mut command = std::process::Command::new(BELFRY);
-    command.arg("audit").env_clear().envs(home.vars().iter().filter(|(name, _)| name != "KAFKA_BROKERS").cloned());
-    let output = command.output().expect("it runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let (clean, table) = audit(&home, false);
+    assert!(clean, "{table}");
     tell(&format!("{rounds} steps of clocks, {posts} posts, the latest {latest:.3} s late"));
 }

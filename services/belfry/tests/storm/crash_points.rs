@@ -7,7 +7,7 @@ use reqwest::Method;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use test_kit::{Home, Process, Signal, eventually_within};
 
-use crate::{BELFRY, consumer, lasts, long, tell};
+use crate::{BELFRY, audit, consumer, lasts, long, tell};
 
 /// What sends or syncs.
 const CALLS: &str = "fsync,fdatasync,sendto,sendmsg,writev,pwrite64";
@@ -137,20 +137,11 @@ async fn carried_on(scenario: Scenario, home: &Home, n: usize) {
         // Created as version 1, published as version 2: whoever publishes twice leaves 3.
         let once = items.iter().all(|post| post["version"] == 2);
         assert!(once, "{scenario:?} at {n}: {items:#?}");
-        (items.len() == posts && audit(home).0 == 0).then_some(())
+        (items.len() == posts && audit(home, home.url().is_none()).0).then_some(())
     })
     .await;
     platform.signal(Signal::Terminate);
     assert!(platform.ended(Duration::from_secs(30)).success());
-}
-
-fn audit(home: &Home) -> (i32, String) {
-    let mut command = std::process::Command::new(BELFRY);
-    command.args(["audit", "--data-dir"]).arg(home.folder()).env_clear();
-    // Without the topics, which these homes share.
-    let vars = home.vars().iter().filter(|(name, _)| name != "KAFKA_BROKERS" || home.url().is_none()).cloned();
-    let output = command.envs(vars).output().expect("it runs");
-    (output.status.code().expect("a code"), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 async fn every_point(what: &str, place: Place) {
@@ -178,19 +169,19 @@ async fn every_point(what: &str, place: Place) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_call_on_files_it_dies_at_the_next_process_carries_on() {
-    let _alone = crate::SKY.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     every_point("files", Place::Files).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_call_to_servers_it_dies_at_the_next_process_carries_on() {
-    let _alone = crate::SKY.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     every_point("servers", Place::Servers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_call_a_consumer_dies_at_each_effect_happens_once() {
-    let _alone = crate::SKY.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     if !may_trace() {
         return;
     }

@@ -9,7 +9,7 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use test_kit::{Home, Process, Server, Signal, eventually_within};
 
-use crate::{BELFRY, lasts, long, tell};
+use crate::{BELFRY, audit, lasts, long, tell};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 const VARS: &[(&str, &str)] = &[("POST_PUBLISHER_INTERVAL", "1s")];
@@ -53,13 +53,6 @@ fn post(title: &str) -> serde_json::Value {
     #[expect(clippy::disallowed_methods, reason = "the post is planned for the real clock")]
     let due = chrono::Utc::now() + chrono::TimeDelta::milliseconds(500);
     serde_json::json!({ "title": title, "content": "x".repeat(2_000), "published_at": due.to_rfc3339() })
-}
-
-fn audit(home: &Home) -> (bool, String) {
-    let mut command = Command::new(BELFRY);
-    command.args(["audit", "--data-dir"]).arg(home.folder()).env_clear().envs(home.vars().iter().cloned());
-    let output = command.output().expect("it runs");
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Writes posts until `refused` were not acknowledged; the titles that were.
@@ -106,20 +99,17 @@ async fn all_published(process: &Process, titles: &[String]) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_under_the_files_refuses_and_loses_nothing() {
-    let _alone = crate::SKY.lock().await;
-    let home = Home::embedded();
-    let Some(disk) = Disk::over(home.folder(), "24m") else {
-        return tell("NOT TRIED: a full disk under files, for only the superuser may mount a small one");
-    };
-    let mut process = Process::platform(BELFRY, &home, VARS).ready().await;
+/// Writes before, while and after the disk is full; `freed` does what an operator does once there is room again. All that was
+/// acknowledged is there in the end.
+async fn through_a_full_disk(what: &str, disk: &Disk, home: &Home, tries: usize, freed: impl AsyncFnOnce()) {
+    let mut process = Process::platform(BELFRY, home, VARS).ready().await;
     let mut kept = write(&process, "before", 30, 0).await;
     disk.fill();
-    kept.extend(write(&process, "full", 400, 5).await);
+    kept.extend(write(&process, "full", tries, 5).await);
     lasts(Duration::from_secs(3)).await;
-    assert!(!process.gone(), "it lives:\n{}", process.said());
     disk.free();
+    freed().await;
+    assert!(!process.gone(), "it lives:\n{}", process.said());
     eventually_within(PATIENCE, "it to take posts again", async || {
         let answer = process.api.post_json("/api/blog/posts", &post("again")).await;
         (answer.status == 201).then_some(())
@@ -129,14 +119,24 @@ async fn a_full_disk_under_the_files_refuses_and_loses_nothing() {
     all_published(&process, &kept).await;
     process.signal(Signal::Terminate);
     assert!(process.ended(Duration::from_secs(30)).success());
-    let (clean, table) = audit(&home);
+    let (clean, table) = audit(home, true);
     assert!(clean, "{table}");
-    tell(&format!("a full disk under SQLite and the log: {} posts acknowledged, all there", kept.len()));
+    tell(&format!("a full disk under {what}: {} posts acknowledged, all there", kept.len()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_under_the_files_refuses_and_loses_nothing() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
+    let home = Home::embedded();
+    let Some(disk) = Disk::over(home.folder(), "24m") else {
+        return tell("NOT TRIED: a full disk under files, for only the superuser may mount a small one");
+    };
+    through_a_full_disk("SQLite and the log", &disk, &home, 400, async || {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_under_postgresql_refuses_and_loses_nothing() {
-    let _alone = crate::SKY.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let mut server = Server::durable_postgres();
     let Some(disk) = Disk::over(server.folder(), "300m") else {
         return tell("NOT TRIED: a full disk under PostgreSQL, for only the superuser may mount a small one");
@@ -144,38 +144,22 @@ async fn a_full_disk_under_postgresql_refuses_and_loses_nothing() {
     server.start().await;
     let url = format!("postgres://postgres@{}/postgres", server.address());
     let home = Home::at(Some(&url), None);
-    let mut process = Process::platform(BELFRY, &home, VARS).ready().await;
-    let mut kept = write(&process, "before", 30, 0).await;
-    disk.fill();
-    kept.extend(write(&process, "full", 20_000, 5).await);
-    lasts(Duration::from_secs(3)).await;
-    disk.free();
-    // It may have given up altogether: an operator starts it again.
-    if PgConnection::connect(&url).await.is_err() {
-        lasts(Duration::from_secs(2)).await;
-    }
-    if PgConnection::connect(&url).await.is_err() {
-        server.kill();
-        server.start().await;
-    }
-    assert!(!process.gone(), "it lives:\n{}", process.said());
-    eventually_within(PATIENCE, "it to take posts again", async || {
-        let answer = process.api.post_json("/api/blog/posts", &post("again")).await;
-        (answer.status == 201).then_some(())
-    })
-    .await;
-    kept.extend(write(&process, "after", 30, 0).await);
-    all_published(&process, &kept).await;
-    process.signal(Signal::Terminate);
-    assert!(process.ended(Duration::from_secs(30)).success());
-    let (clean, table) = audit(&home);
-    assert!(clean, "{table}");
-    tell(&format!("a full disk under PostgreSQL: {} posts acknowledged, all there", kept.len()));
+    let freed = async || {
+        if PgConnection::connect(&url).await.is_err() {
+            lasts(Duration::from_secs(2)).await;
+        }
+        // It may have given up altogether: an operator starts it again.
+        if PgConnection::connect(&url).await.is_err() {
+            server.kill();
+            server.start().await;
+        }
+    };
+    through_a_full_disk("PostgreSQL", &disk, &home, 20_000, freed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_was_away_for_long_is_told_everything_in_order_and_memory_stays_bounded() {
-    let _alone = crate::SKY.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let rows = if long() { 1_000_000 } else { 30_000 };
     let mut kafka = Server::kafka();
     let url = test_kit::database().await;
@@ -215,7 +199,7 @@ async fn a_broker_that_was_away_for_long_is_told_everything_in_order_and_memory_
     assert!(peak_kib < 300_000, "{peak_kib} KiB");
     process.signal(Signal::Terminate);
     assert!(process.ended(Duration::from_secs(30)).success());
-    let (clean, table) = audit(&home);
+    let (clean, table) = audit(&home, true);
     assert!(clean, "{table}");
     tell(&format!("{rows} events after an absence of Kafka: all told in {took:?}, at most {peak_kib} KiB"));
 }

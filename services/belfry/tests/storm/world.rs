@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use test_kit::{Client, Home, Network, Process, Proxy, Server, Signal};
 
 use crate::{
-    BELFRY, consumer, lasts,
+    BELFRY, audit, consumer, lasts,
     load::{Load, Sent},
     long,
 };
@@ -168,9 +168,9 @@ impl World {
     pub(crate) async fn settled(&mut self, sent: &Sent) -> String {
         let began = Instant::now();
         loop {
-            let (code, table) = self.audit();
+            let (clean, table) = audit(&self.direct, true);
             let open = self.open(sent).await;
-            if code == 0 && open.is_empty() {
+            if clean && open.is_empty() {
                 return table;
             }
             let said: Vec<String> = self.replicas.iter().flatten().map(last_words).collect();
@@ -181,14 +181,6 @@ impl World {
             );
             lasts(Duration::from_secs(2)).await;
         }
-    }
-
-    fn audit(&self) -> (i32, String) {
-        let mut command = Command::new(BELFRY);
-        command.arg("audit").env_clear().envs(self.direct.vars().iter().cloned());
-        let output = command.output().expect("it runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.code().expect("a code"), text)
     }
 
     /// What is not as it must be in the end.
@@ -244,8 +236,8 @@ impl World {
             process.signal(Signal::Terminate);
             assert!(process.ended(Duration::from_secs(30)).success());
         }
-        let (code, table) = self.audit();
-        assert_eq!(code, 0, "after the stop:\n{table}");
+        let (clean, table) = audit(&self.direct, true);
+        assert!(clean, "after the stop:\n{table}");
         if let Some(mut consumer) = self.consumer.take() {
             consumer.kill().expect("it is there");
             consumer.wait().expect("it can be waited for");

@@ -115,12 +115,13 @@ fn edges(
     if asked.count() == 0 {
         return Ok(HashMap::new());
     }
-    let found = client.offsets_for_times(asked, ANSWER)?;
     let offset = |part: TopicPartitionListElem<'_>| {
-        let at = part.offset().to_raw().filter(|at| *at >= 0)?;
-        Some(((part.topic().to_owned(), part.partition()), at))
+        part.error()?;
+        let at = part.offset().to_raw().filter(|at| *at >= 0);
+        let at = at.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset))?;
+        Ok(((part.topic().to_owned(), part.partition()), at))
     };
-    Ok(found.elements().into_iter().filter_map(offset).collect())
+    client.offsets_for_times(asked, ANSWER)?.elements().into_iter().map(offset).collect()
 }
 
 /// Errors that pass by themselves: a topic that is not there yet, a broker that is away.
@@ -195,9 +196,10 @@ impl Consumer for KafkaConsumer {
             let mut lag = HashMap::new();
             for part in position.elements() {
                 let partition = (part.topic().to_owned(), part.partition());
-                let low = low.get(&partition).copied().unwrap_or(0);
-                let at = part.offset().to_raw().filter(|at| *at >= 0).unwrap_or(low);
-                let end = high.get(&partition).copied().unwrap_or(at);
+                let (Some(low), Some(end)) = (low.get(&partition), high.get(&partition)) else {
+                    return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition));
+                };
+                let at = part.offset().to_raw().filter(|at| *at >= 0).unwrap_or(*low);
                 lag.insert(partition, (end - at).max(0));
             }
             Ok(lag)

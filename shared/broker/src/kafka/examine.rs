@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication},
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     producer::{FutureProducer, FutureRecord},
@@ -84,12 +84,12 @@ impl KafkaBroker {
         if asked.is_empty() {
             return Ok(all);
         }
-        for (topic, answer) in
-            topics.iter().zip(admin.describe_configs(&asked, &options).await.map_err(|e| refused(&e))?)
-        {
+        for answer in admin.describe_configs(&asked, &options).await.map_err(|error| refused(&error))? {
             let answer = answer.map_err(|code| BrokerError::Refused(code.to_string()))?;
             let settings = answer.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-            all.insert((*topic).to_owned(), settings.collect());
+            if let OwnedResourceSpecifier::Topic(topic) = answer.specifier {
+                all.insert(topic, settings.collect());
+            }
         }
         Ok(all)
     }

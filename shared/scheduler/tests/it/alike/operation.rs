@@ -153,7 +153,7 @@ async fn work<S: Alike>(store: &S, statements: &[Statement], commit: bool) -> St
     let (mut tx, now) = store.begin(LEASE).await.unwrap();
     let mut answers = vec![now.to_string()];
     for statement in statements {
-        let answer = state(store, &mut tx, statement).await;
+        let answer = carry_out(store, &mut tx, statement).await;
         let fenced = answer == "Ok(false)";
         answers.push(answer);
         if fenced {
@@ -166,7 +166,8 @@ async fn work<S: Alike>(store: &S, statements: &[Statement], commit: bool) -> St
     answers.join("; ")
 }
 
-async fn state<S: Alike>(store: &S, tx: &mut S::Tx, statement: &Statement) -> String {
+/// One statement of a transaction.
+async fn carry_out<S: Alike>(store: &S, tx: &mut S::Tx, statement: &Statement) -> String {
     let kind = |answer: Result<bool, StoreError>| format!("{:?}", answer.map_err(|error| error.is_transient()));
     let sorted = |mut held: Vec<Held>| {
         held.sort_by_key(|held| held.id);
