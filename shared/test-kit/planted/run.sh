@@ -8,8 +8,8 @@ root=$(readlink -f "$planted/../../..")
 copy=$cache/planted/tree
 export CARGO_TARGET_DIR=$cache/planted/target
 mkdir -p "$copy"
-# Only what changed gets a new time, so that little is built again.
-(cd "$root" && git ls-files -z) | rsync --archive --checksum --delete --from0 --files-from=- "$root/" "$copy/"
+# Only what differs is written, with a new time: so little is built again, and nothing that an interrupted run had built counts.
+(cd "$root" && git ls-files -z) | rsync --links --perms --checksum --delete --from0 --files-from=- "$root/" "$copy/"
 cd "$copy"
 # A story of random operations tells long before its full length.
 export STORE_OPERATIONS=10000
