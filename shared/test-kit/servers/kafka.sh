@@ -20,8 +20,9 @@ run() {
     mkdir -p "$dir/tmp"
     if [ ! -e "$dir/data/meta.properties" ]; then
         sed -e "s|@ADVERTISED@|${4:-127.0.0.1:$2}|" -e "s|@PORT@|$2|" -e "s|@CONTROLLER@|$3|" -e "s|@DIR@|$dir|" "$servers/kafka/server.properties" > "$dir/server.properties"
+        # An id must not begin with a dash: it would be taken for an option.
         java "${jvm[@]}" kafka.tools.StorageTool format --standalone -c "$dir/server.properties" \
-            -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d =)" > "$dir/format.log" 2>&1
+            -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d =)" > "$dir/log" 2>&1
     fi
     exec setpriv --pdeathsig KILL java "${jvm[@]}" -Djava.io.tmpdir="$dir/tmp" kafka.Kafka "$dir/server.properties" \
         > "$dir/log" 2>&1 < /dev/null
