@@ -4,7 +4,7 @@ SHELL := bash
 servers := shared/test-kit/servers
 args ?=
 
-.PHONY: help run demo test sim alike oracle storm planted test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
+.PHONY: help run demo test sim alike oracle storm planted fuzz test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,6 +43,11 @@ storm: ## An hour of kills, stops, networks, clocks, disks and crash points on r
 planted: ## Remove one protection after the other from a copy of the tree: the test named in each patch must fail
 	@$(servers)/prerequisites.sh test
 	@$(servers)/with-servers.sh shared/test-kit/planted/run.sh $(args)
+
+fuzz: ## Bytes that break readers, round after round until it is stopped: FUZZ=20 times those of `make test`, ROUNDS=1
+	@for round in $$(seq 1 $(or $(ROUNDS),1000000)); do \
+		FUZZ=$(or $(FUZZ),20) cargo test --quiet --tests --package events --package service-kit --package broker --package blog \
+			--package belfry -- fuzz || exit 1; echo "round $$round is over"; done
 
 test-clients: build ## Clients that are not ours: kcat, CloudEvents SDK, feedparser, validators, schemathesis
 	@$(servers)/prerequisites.sh test

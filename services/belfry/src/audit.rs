@@ -113,7 +113,7 @@ fn tell(output: &Output, checks: &[(&'static str, Check)]) -> anyhow::Result<boo
 async fn all(asked: &Audit, services: &[Service], config: &Config) -> anyhow::Result<Vec<(&'static str, Check)>> {
     let log = match &config.process.kafka {
         Some(kafka) => Log::Kafka(kafka.clone()),
-        None => Log::File(config.process.data_dir.join("log.sqlite")),
+        None => Log::File(config.process.log_file()),
     };
     let mut checks = Vec::new();
     for service in services {

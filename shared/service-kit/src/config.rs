@@ -41,6 +41,9 @@ impl std::fmt::Display for Refused {
         writeln!(f, "the configuration cannot be used ({} wrong); nothing was started:", self.0.len())?;
         for Invalid { variable, value, expected } in &self.0 {
             let value: String = value.chars().flat_map(char::escape_debug).take(200).collect();
+            // What was expected may quote the value in the words of a library.
+            let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+            let expected: String = expected.chars().map(plain).take(400).collect();
             writeln!(f, "  {variable}: value \"{value}\", expected {expected}")?;
         }
         Ok(())

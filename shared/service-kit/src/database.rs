@@ -95,6 +95,15 @@ pub enum Place {
     File(PathBuf),
 }
 
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Schema { schema, .. } => write!(f, "schema {schema}"),
+            Self::File(file) => write!(f, "file {}", file.display()),
+        }
+    }
+}
+
 impl Place {
     /// Where `service` lives in this database.
     pub fn of(url: &DatabaseUrl, service: &str) -> Self {

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing::Span;
@@ -88,26 +88,29 @@ pub fn current_traceparent() -> Option<String> {
 
 /// Makes `span` a part of the trace that a caller's `traceparent` names; anything else begins a trace of its own.
 pub fn continue_trace(span: &Span, traceparent: &str) {
-    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    let mut parts = traceparent.split('-');
-    let (Some("00"), Some(trace), Some(parent), Some(flags), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return;
-    };
-    let lengths = trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
-    let (Ok(trace), Ok(parent), Ok(flags)) =
-        (TraceId::from_hex(trace), SpanId::from_hex(parent), u8::from_str_radix(flags, 16))
-    else {
-        return;
-    };
-    let remote = SpanContext::new(trace, parent, TraceFlags::new(flags), true, TraceState::default());
-    if lengths && remote.is_valid() {
+    if let Some(remote) = remote(traceparent) {
         let context = opentelemetry::Context::new().with_remote_span_context(remote);
         if let Err(error) = span.set_parent(context) {
             tracing::debug!(?error, "a trace was not continued");
         }
     }
+}
+
+/// A `traceparent` of version 00 as W3C Trace Context has it: hexadecimal digits in lower case, of exact lengths, not all zero.
+fn remote(traceparent: &str) -> Option<SpanContext> {
+    let mut parts = traceparent.split('-');
+    let mut hex = |length: usize| {
+        let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        parts.next().filter(|part| part.len() == length).filter(digits)
+    };
+    let (version, trace, parent, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+    if version != "00" || parts.next().is_some() {
+        return None;
+    }
+    let (trace, parent) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(parent).ok()?);
+    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
+    let remote = SpanContext::new(trace, parent, flags, true, TraceState::default());
+    remote.is_valid().then_some(remote)
 }
 
 /// Writes lines for people with control characters escaped: text from outside must not steer a terminal or forge a line.
@@ -172,11 +175,53 @@ impl fmt::Debug for Telemetry {
 
 #[cfg(test)]
 mod tests {
+    use test_kit::fuzz;
+
     use super::*;
 
     #[test]
     fn control_characters_are_escaped_and_colours_stay() {
         assert_eq!(escaped(b"a\nforged line\x1b[2Jx\x07\n"), "a\\nforged line\\u{1b}[2Jx\\u{7}\n");
         assert_eq!(escaped(b"\x1b[32m INFO\x1b[0m well\n"), "\u{1b}[32m INFO\u{1b}[0m well\n");
+    }
+
+    #[test]
+    fn fuzz_a_trace_context_is_taken_to_the_letter_or_not_at_all() {
+        let examples = [
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-B7AD6B7169203331-00",
+            "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-comes-later",
+        ];
+        let taken = remote(examples[0]).map(|remote| remote.trace_id().to_string());
+        assert_eq!(taken.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert!(examples[1..].iter().all(|example| remote(example).is_none()));
+        let words = &["-", "+", "00", "ff", "-+1", " ", "0x", "é", "\0", "00000000000000000000000000000000"];
+        fuzz::all(20_000, fuzz::text(&examples, words), |text| {
+            if let Some(remote) = remote(&text) {
+                let (trace, parent, flags) = (remote.trace_id(), remote.span_id(), remote.trace_flags().to_u8());
+                assert_eq!(format!("00-{trace}-{parent}-{flags:02x}"), text);
+            }
+        });
+    }
+
+    #[test]
+    fn fuzz_no_control_character_reaches_a_terminal_but_in_a_colour() {
+        let examples = ["\u{1b}[32m INFO\u{1b}[0m well\n", "plain\n", "a\nb\u{7}\n"];
+        let words = &["\u{1b}", "\u{1b}[", "\u{1b}[1;3", "m", "\u{9b}31m", "\r", "\u{1b}]0;title\u{7}", "\n"];
+        fuzz::all(20_000, fuzz::bytes(&examples, words), |line| {
+            let mut text = escaped(&line);
+            if text.ends_with('\n') {
+                text.pop();
+            }
+            for part in text.split('\u{1b}').skip(1) {
+                let colour = part.split_once('m').map(|(colour, _)| colour);
+                let plain = |colour: &str| {
+                    colour.strip_prefix('[').is_some_and(|rest| rest.bytes().all(|b| b == b';' || b.is_ascii_digit()))
+                };
+                assert!(colour.is_some_and(plain), "{text:?}");
+            }
+            assert!(!text.chars().any(|c| c.is_control() && c != '\u{1b}'), "{text:?}");
+        });
     }
 }

@@ -64,7 +64,7 @@ impl Client {
     /// # Panics
     /// When no answer comes.
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
-        self.try_send(method, path, headers, body).await.expect("an answer")
+        self.try_send(method, path, headers, body.map(str::as_bytes)).await.expect("an answer")
     }
 
     /// Sends a request that may get no answer.
@@ -76,7 +76,7 @@ impl Client {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: Option<&str>,
+        body: Option<&[u8]>,
     ) -> anyhow::Result<Answer> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         for (name, value) in headers {

@@ -9,6 +9,7 @@
 )]
 
 mod eventually;
+pub mod fuzz;
 mod home;
 mod http;
 mod page;

@@ -66,6 +66,14 @@ impl Process {
         Self::run(binary, &["up"], home, vars)
     }
 
+    /// Starts every service in one process that may refuse to come up.
+    ///
+    /// # Errors
+    /// What it said, when it did not come up.
+    pub fn try_platform(binary: &str, home: &Home, vars: &[(&str, &str)]) -> Result<Self, String> {
+        Self::launch(&[binary, "up"], home, vars)
+    }
+
     /// Starts every service in one process under `tracer` (a program and its arguments), which may end it at any moment.
     /// `None`: it ended before it was up.
     ///

@@ -8,7 +8,7 @@ use service_kit::{
     database::{Place, Pool},
 };
 
-use super::{Finding, now, skew};
+use super::{Finding, State, now, skew};
 
 /// A replica that said nothing for so long is not there.
 const SILENT: TimeDelta = TimeDelta::seconds(90);
@@ -42,11 +42,13 @@ pub(super) async fn look(services: &[Service], config: &Config) -> Vec<Finding> 
     for service in services {
         let name = service.name;
         let place = Place::of(&config.process.database, name);
-        if let Place::File(file) = &place
-            && !file.exists()
-        {
-            findings.push(Finding::unknown(format!("{name}: file"), &format!("there is no {}", file.display())));
-            continue;
+        if let Place::File(path) = &place {
+            let found = file(&format!("{name}: file"), &place).await;
+            let readable = path.exists() && found.state == State::Well;
+            findings.push(found);
+            if !readable {
+                continue;
+            }
         }
         let db = match place.pool(name, Pool::Work).and_then(|db| place.reader(&db)) {
             Ok(db) => db,
@@ -56,15 +58,7 @@ pub(super) async fn look(services: &[Service], config: &Config) -> Vec<Finding> 
             }
         };
         findings.push(migrations(service, &db).await);
-        if let Place::File(_) = place {
-            let check = format!("{name}: file");
-            findings.push(match word(&db, "PRAGMA quick_check(1)").await {
-                Ok(said) => Finding::unless(said == "ok", check, said, "stop, keep the file, and restore a backup"),
-                Err(error) => {
-                    Finding::unless(false, check, format!("{error:#}"), "stop, keep the file, and restore a backup")
-                }
-            });
-        } else {
+        if let Place::Schema { .. } = place {
             replicas = replicas.max(living(&db).await.unwrap_or(0));
             server.get_or_insert(db);
         }
@@ -76,6 +70,22 @@ pub(super) async fn look(services: &[Service], config: &Config) -> Vec<Finding> 
         }
     }
     findings
+}
+
+/// What SQLite says of a file when it looks through all of it.
+pub(super) async fn file(check: &str, place: &Place) -> Finding {
+    let Place::File(path) = place else { return Finding::well(check, "no file") };
+    if !path.exists() {
+        let what_to_do = "start the platform once; for more than one machine set DATABASE_URL and KAFKA_BROKERS";
+        return Finding::unless(false, check, format!("there is no {}", path.display()), what_to_do);
+    }
+    let look = async {
+        let unused = place.pool("doctor", Pool::Work)?;
+        word(&place.reader(&unused)?, "PRAGMA quick_check(1)").await
+    };
+    let said = look.await.unwrap_or_else(|error| error.to_string());
+    let found = if said == "ok" { path.display().to_string() } else { format!("{}: {said}", path.display()) };
+    Finding::unless(said == "ok", check, found, "stop, keep the file, and restore a backup")
 }
 
 async fn migrations(service: &Service, db: &DatabaseConnection) -> Finding {

@@ -7,19 +7,13 @@ use broker::{
     kafka::{ClusterState, TopicState},
 };
 use chrono::TimeDelta;
-use service_kit::{Service, config::Config};
+use service_kit::{Service, config::Config, database::Place};
 
-use super::{Finding, now, skew};
+use super::{Finding, database::file, now, skew};
 
 pub(super) async fn look(services: &[Service], config: &Config) -> Vec<Finding> {
     let Some(kafka) = &config.process.kafka else {
-        let file = config.process.data_dir.join("log.sqlite");
-        return vec![Finding::unless(
-            file.exists(),
-            "embedded log",
-            file.display().to_string(),
-            "start the platform once; for more than one machine set KAFKA_BROKERS",
-        )];
+        return vec![file("embedded log", &Place::File(config.process.log_file())).await];
     };
     let topics: Vec<&events::EventType> = services.iter().flat_map(|service| events::said_by(service.name)).collect();
     let names: Vec<&str> = topics.iter().map(|topic| topic.name).collect();

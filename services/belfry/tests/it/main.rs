@@ -4,6 +4,7 @@
 
 mod audit;
 mod commands;
+mod damaged;
 mod platform;
 
 use std::process::Command;

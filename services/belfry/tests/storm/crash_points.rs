@@ -88,10 +88,10 @@ impl Place {
 
 /// Asks what the scenario asks, of a process that may die meanwhile.
 async fn ask(scenario: Scenario, process: &Process) {
-    let (verb, body) = match scenario {
+    let (verb, body): (_, &[u8]) = match scenario {
         Scenario::Migration | Scenario::ClaimAndRelay => return,
-        Scenario::ManualRun => ("run", "{}"),
-        Scenario::Pause => ("pause", r#"{"reason":"to see"}"#),
+        Scenario::ManualRun => ("run", b"{}"),
+        Scenario::Pause => ("pause", br#"{"reason":"to see"}"#),
     };
     let path = format!("/admin/v1/jobs/blog/post_publisher/{verb}");
     let began = Instant::now();

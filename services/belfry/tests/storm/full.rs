@@ -62,7 +62,7 @@ async fn write(process: &Process, kind: &str, count: usize, refused: usize) -> V
         let title = format!("{kind} {number}");
         let began = Instant::now();
         let (body, json) = (post(&title).to_string(), [("content-type", "application/json")]);
-        let answer = process.api.try_send(reqwest::Method::POST, "/api/blog/posts", &json, Some(&body)).await;
+        let answer = process.api.try_send(reqwest::Method::POST, "/api/blog/posts", &json, Some(body.as_bytes())).await;
         assert!(began.elapsed() < Duration::from_secs(20), "an answer comes, if not a good one");
         match answer {
             Ok(answer) if answer.status == 201 => kept.push(title),

@@ -84,7 +84,7 @@ async fn write(writer: u64, seed: u64, addresses: Addresses, over: Arc<AtomicBoo
             };
             for (verb, body) in asked {
                 let (path, body) = (format!("{path}/{verb}"), body.to_string());
-                let asking = admin.try_send(Method::POST, &path, &json_type, Some(&body));
+                let asking = admin.try_send(Method::POST, &path, &json_type, Some(body.as_bytes()));
                 drop(tokio::time::timeout(PATIENCE, asking).await);
             }
             continue;
@@ -94,7 +94,7 @@ async fn write(writer: u64, seed: u64, addresses: Addresses, over: Arc<AtomicBoo
         #[expect(clippy::disallowed_methods, reason = "the post is planned for the real clock")]
         let due = chrono::Utc::now() + chrono::TimeDelta::milliseconds(rng.i64(50..4_000));
         let body = json!({ "title": title, "published_at": due.to_rfc3339() }).to_string();
-        let asking = api.try_send(Method::POST, "/api/blog/posts", &json_type, Some(&body));
+        let asking = api.try_send(Method::POST, "/api/blog/posts", &json_type, Some(body.as_bytes()));
         if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, asking).await
             && answer.status == 201
         {
@@ -107,7 +107,7 @@ async fn write(writer: u64, seed: u64, addresses: Addresses, over: Arc<AtomicBoo
         for (_, admin) in all.into_iter().flatten() {
             let path = "/admin/v1/jobs/blog/post_publisher/resume";
             let asking =
-                admin.try_send(Method::POST, path, &[("content-type", "application/json")], Some(r#"{"from":"now"}"#));
+                admin.try_send(Method::POST, path, &[("content-type", "application/json")], Some(br#"{"from":"now"}"#));
             if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, asking).await
                 && answer.status < 300
             {

@@ -6,6 +6,7 @@ mod access;
 mod away;
 mod contract;
 mod feed;
+mod fuzz;
 mod lifecycle;
 mod on_time;
 mod operate;

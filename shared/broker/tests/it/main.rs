@@ -4,4 +4,5 @@
 
 mod alike;
 mod conformance;
+mod fuzz;
 mod log;

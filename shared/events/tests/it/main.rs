@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics; that is how it tells")]
 
 mod catalogue;
+mod fuzz;
 mod samples;
 mod wire;

@@ -166,6 +166,11 @@ impl Taking<'_> {
 }
 
 impl Process {
+    /// The embedded log, which is used where Kafka is not.
+    pub fn log_file(&self) -> PathBuf {
+        self.data_dir.join("log.sqlite")
+    }
+
     pub(super) fn read(vars: &mut BTreeMap<String, String>, start: &Start) -> Result<Self, Vec<Invalid>> {
         let mut taking = Taking { vars, wrong: Vec::new() };
         let database = database(&mut taking, start);

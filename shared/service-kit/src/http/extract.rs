@@ -77,6 +77,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     }
     let value: Value = serde_json::from_slice(bytes).map_err(|error| Problem::bad("body", error.to_string()))?;
     if let Some(path) = nul(&value, String::new()) {
+        let path = if path.is_empty() { "body".to_owned() } else { path };
         return Err(Problem::bad(path, "text must not contain NUL characters"));
     }
     serde_path_to_error::deserialize(Strict(value)).map_err(|error| refused(&error, "body"))
@@ -89,13 +90,15 @@ fn refused<E: std::error::Error>(error: &serde_path_to_error::Error<E>, whole: &
     let named = ["unknown field `", "missing field `"].iter().find_map(|start| {
         let name = message.split_once(start)?.1.split('`').next()?;
         let last = path.rsplit('.').next().unwrap_or_default();
-        Some(match path.as_str() {
-            "." => name.to_owned(),
-            whole if last == name => whole.to_owned(),
-            around => format!("{around}.{name}"),
-        })
+        match path.as_str() {
+            // A field without a name: only what is around it can be named.
+            _ if name.is_empty() => None,
+            "." => Some(name.to_owned()),
+            whole if last == name => Some(whole.to_owned()),
+            around => Some(format!("{around}.{name}")),
+        }
     });
-    let field = named.unwrap_or(if path == "." { whole.to_owned() } else { path });
+    let field = named.unwrap_or(if path.is_empty() || path == "." { whole.to_owned() } else { path });
     Problem::bad(field, message)
 }
 
@@ -212,15 +215,14 @@ pub fn etag(version: i64) -> String {
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
+    use test_kit::fuzz;
 
     use super::*;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body {
-        #[allow(dead_code, reason = "only its parsing is of interest")]
         title: String,
-        #[allow(dead_code, reason = "only its parsing is of interest")]
         #[serde(default)]
         tags: Vec<String>,
     }
@@ -246,6 +248,44 @@ mod tests {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(field(&deep), "body");
         assert_eq!(depth(br#"{"a": "[[[[\"[[", "b": [1]}"#), 2);
+    }
+
+    #[test]
+    fn fuzz_a_body_is_of_its_type_or_refused_by_field() {
+        let examples =
+            [r#"{"title": "t", "tags": ["a", "b"]}"#, r#"{"title": "a\"[[{\\", "tags": []}"#, r#"{"title": ""}"#];
+        let words = &[
+            "{",
+            "}",
+            "[",
+            "]",
+            "[[[[[[[[[[[[[[[[",
+            "{\"a\":",
+            "\"",
+            "\\",
+            "\\u0000",
+            "\\ud800",
+            "\"title\":",
+            "\"colour\":1,",
+            ",",
+            "null",
+            "1e999",
+            "-0",
+            "\u{feff}",
+        ];
+        fuzz::all(20_000, fuzz::bytes(&examples, words), |bytes| match parse::<Body>(&bytes) {
+            Ok(body) => {
+                assert!(!body.title.contains('\0') && !body.tags.iter().any(|tag| tag.contains('\0')));
+                let value: Value = serde_json::from_slice(&bytes).expect("what was taken is JSON");
+                assert!(
+                    value.as_object().is_some_and(|fields| fields.keys().all(|key| key == "title" || key == "tags"))
+                );
+            }
+            Err(problem) => {
+                assert_eq!(problem.status, 400);
+                assert!(!problem.errors[0].field.is_empty() && !problem.errors[0].message.is_empty());
+            }
+        });
     }
 
     #[test]

@@ -101,3 +101,69 @@ pub fn decode<C: DeserializeOwned>(cursor: &str) -> Result<C, Problem> {
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or_else(|| Problem::bad("cursor", "expected the next_cursor of a page before"))
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+    use test_kit::fuzz;
+    use uuid::Uuid;
+
+    use super::*;
+
+    type Place = (DateTime<Utc>, Uuid, i64);
+
+    fn page(cursor: &str) -> Page {
+        Page { cursor: Some(cursor.to_owned()), limit: LIMIT_DEFAULT }
+    }
+
+    #[test]
+    fn fuzz_a_cursor_is_a_place_or_refused_by_name() {
+        let place: Place = (DateTime::from_timestamp_nanos(1_780_000_000_123_456_000), Uuid::from_u128(7), -3);
+        let cursor = encode(&place);
+        assert_eq!(page(&cursor).after::<Place>().expect("it is one of ours"), Some(place));
+        let words = &["=", "+", "/", "-", "_", "AAAA", "bnVsbA", "W10", "!!", "\0"];
+        let examples = [cursor.as_str(), "W10", "", "bnVsbA"];
+        fuzz::all(20_000, fuzz::text(&examples, words), |cursor| match page(&cursor).after::<Place>() {
+            Ok(place) => {
+                let place = place.expect("a cursor was given");
+                assert_eq!(page(&encode(&place)).after().expect("it is one of ours"), Some(place));
+            }
+            Err(problem) => assert_eq!((problem.status, problem.errors[0].field.as_str()), (400, "cursor")),
+        });
+        // What is behind the base64 as well.
+        let inside = [serde_json::to_string(&place).expect("it is JSON")];
+        let words = &["[", "]", ",", "null", "\"", "9223372036854775808", "-", "+262143-01-01T00:00:00Z"];
+        fuzz::all(20_000, fuzz::bytes(&inside, words), |json| {
+            if let Ok(place) = page(&URL_SAFE_NO_PAD.encode(json)).after::<Place>() {
+                assert!(page(&encode(&place)).after::<Place>().is_ok());
+            }
+        });
+    }
+
+    #[test]
+    fn a_page_is_full_and_says_where_the_next_begins_only_if_there_is_one() {
+        let of = |count: i64| Listing::of((0..count).collect(), 3, |last| *last);
+        for (count, items, next) in [(0, 0, None), (2, 2, None), (3, 3, None), (4, 3, Some(2_i64))] {
+            let listing = of(count);
+            assert_eq!(listing.items.len(), items);
+            assert_eq!(listing.next_cursor, next.map(|last| encode(&last)), "{count} items");
+        }
+        assert_eq!(of(9).map(|item| item.to_string()).next_cursor, of(9).next_cursor);
+        assert_eq!(Listing::whole(vec![1, 2]).next_cursor, None);
+    }
+
+    #[test]
+    fn a_limit_is_a_whole_number_from_1_to_200() {
+        let read = |limit: &str| serde_json::from_value::<Page>(serde_json::json!({ "limit": limit }));
+        for (text, limit) in [("1", 1), ("20", 20), ("200", 200)] {
+            assert_eq!(read(text).expect("a limit").limit, limit);
+        }
+        for text in ["0", "201", "-1", "1.5", "", "ten", "99999999999999999999"] {
+            assert!(read(text).expect_err("no limit").to_string().contains("from 1 to 200"), "{text}");
+        }
+        let unset: Page = serde_json::from_value(serde_json::json!({})).expect("a page");
+        assert_eq!((unset.limit, unset.cursor), (20, None));
+        assert_eq!(Page::default().limit, 20);
+        assert_eq!(Page::default().after::<Place>().expect("no cursor"), None);
+    }
+}

@@ -101,7 +101,8 @@ pub(super) async fn assemble(
     shared.budget(services.len());
     let mut parts = Vec::new();
     for service in &services {
-        parts.push(shared.part(service).await.with_context(|| format!("service {}", service.name))?);
+        let place = Place::of(&process.database, service.name);
+        parts.push(shared.part(service).await.with_context(|| format!("service {}, {place}", service.name))?);
     }
     shared.upkeep(recorder.clone(), embedded);
     let oidc = process.auth.clone().map(|auth| auth::Oidc::new(auth, Arc::clone(&clock))).transpose()?.map(Arc::new);
@@ -159,7 +160,9 @@ async fn broker(config: &Config) -> anyhow::Result<(Arc<dyn Broker>, Option<Arc<
         return Ok((Arc::new(KafkaBroker::new(kafka.clone())?), None));
     }
     tokio::fs::create_dir_all(&config.process.data_dir).await?;
-    let log = Arc::new(EmbeddedBroker::open(&config.process.data_dir.join("log.sqlite")).await?);
+    let file = config.process.log_file();
+    let log = EmbeddedBroker::open(&file).await.with_context(|| format!("the log, file {}", file.display()))?;
+    let log = Arc::new(log);
     Ok((Arc::clone(&log) as Arc<dyn Broker>, Some(log)))
 }
 
