@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use test_kit::{Client, Home, Network, Process, Proxy, Server, Signal};
+use test_kit::{Client, Home, Network, Process, Proxy, Server, Signal, eventually_within};
 
 use crate::{
     BELFRY, audit, consumer, lasts,
@@ -147,7 +147,8 @@ impl World {
 
     /// A connection that no fault of the network touches.
     pub(crate) async fn rows(&self) -> PgConnection {
-        PgConnection::connect(self.direct.url().expect("a database")).await.expect("the database answers")
+        let url = self.direct.url().expect("a database");
+        eventually_within(PATIENCE, "the database to answer", async || PgConnection::connect(url).await.ok()).await
     }
 
     /// The end of all faults: everything runs and can be reached.

@@ -46,6 +46,8 @@ const RETRY: Duration = Duration::from_secs(1);
 struct State {
     row: Option<ScheduleRow>,
     fire: Option<Instant>,
+    /// At this moment its next instant did not lie too far ahead; nor does it at any later one.
+    sound: Option<Instant>,
     due: DueState,
 }
 
@@ -239,6 +241,9 @@ impl<S: Store> Dispatcher<S> {
 
     /// Keeps a freshly read or decided row and its place among the fires.
     fn keep(&mut self, job: usize, row: ScheduleRow) {
+        if self.states[job].fire.is_some() && self.states[job].row.as_ref() == Some(&row) {
+            return;
+        }
         let fire = self.jobs[job].settings.enabled.then(|| policy::wake_at(&row)).flatten();
         if let Some(old) = self.states[job].fire.take() {
             self.fires.remove(&(old, job));
@@ -247,6 +252,7 @@ impl<S: Store> Dispatcher<S> {
             self.fires.insert((fire, job));
         }
         self.states[job].fire = fire;
+        self.states[job].sound = None;
         self.states[job].row = Some(row);
     }
 

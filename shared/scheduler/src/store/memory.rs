@@ -22,7 +22,7 @@ pub use self::{
 use crate::{
     Instant, StoreError,
     clock::Clock,
-    ledger::{FailureRow, ReplicaRow, RunRow, RunState, ScheduleRow},
+    ledger::{FailureRow, Outcome, ReplicaRow, RunRow, RunState, ScheduleRow},
     store::Nudge,
 };
 
@@ -65,6 +65,13 @@ struct State {
 struct Runs {
     all: BTreeSet<Uuid>,
     open: BTreeSet<Uuid>,
+    /// Those that succeeded, by the instant they stand for.
+    good: BTreeSet<(Instant, Uuid)>,
+}
+
+/// The instant that a run which succeeded stands for.
+fn good(row: &RunRow) -> Option<Instant> {
+    row.nominal_at.filter(|_| row.outcome == Some(Outcome::Succeeded))
 }
 
 impl State {
@@ -79,13 +86,18 @@ impl State {
             if let Some(runs) = self.of_job.get_mut(&row.job) {
                 runs.all.remove(&id);
                 runs.open.remove(&id);
+                if let Some(nominal) = good(row) {
+                    runs.good.remove(&(nominal, id));
+                }
             }
         }
         if let Some(Stored { row, .. }) = stored {
+            let (open, good) = (row.state != RunState::Done, good(&row));
             self.keys.insert((row.job.clone(), row.run_key), id);
             let runs = self.of_job.entry(row.job).or_default();
             runs.all.insert(id);
-            if row.state != RunState::Done {
+            runs.good.extend(good.map(|nominal| (nominal, id)));
+            if open {
                 runs.open.insert(id);
             }
         }

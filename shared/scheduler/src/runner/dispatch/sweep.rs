@@ -182,10 +182,15 @@ impl<S: Store> Dispatcher<S> {
         Ok(())
     }
 
-    fn too_far_ahead(&self) -> Vec<policy::Decision> {
+    fn too_far_ahead(&mut self) -> Vec<policy::Decision> {
         let now = self.env.clock.now();
-        let enabled = self.jobs.iter().zip(&self.states).filter(|(job, _)| job.settings.enabled);
-        enabled.filter_map(|(_, state)| policy::set_back(state.row.as_ref()?, now)).collect()
+        let enabled = self.jobs.iter().zip(&mut self.states).filter(|(job, _)| job.settings.enabled);
+        let looked = enabled.filter(|(_, state)| state.sound.is_none_or(|at| at > now)).filter_map(|(_, state)| {
+            let decision = policy::set_back(state.row.as_ref()?, now);
+            state.sound = decision.is_none().then_some(now);
+            decision
+        });
+        looked.collect()
     }
 
     /// A pause with an end resumes from now by itself.

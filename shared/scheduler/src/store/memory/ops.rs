@@ -184,9 +184,7 @@ impl Store for MemoryStore {
 
     async fn previous_success(&self, job: &str) -> Result<Option<Instant>, StoreError> {
         let tx = self.lock();
-        let rows = tx.state.runs_of(job).map(|stored| &stored.row);
-        let good = |row: &&RunRow| row.outcome == Some(Outcome::Succeeded);
-        Ok(rows.filter(good).filter_map(|row| row.nominal_at).max())
+        Ok(tx.state.of_job.get(job).and_then(|runs| runs.good.last()).map(|(nominal, _)| *nominal))
     }
 
     async fn set_aside(&self, job: &str, row_id: Uuid, error: &str) -> Result<FailureRow, StoreError> {
