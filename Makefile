@@ -4,7 +4,7 @@ SHELL := bash
 servers := shared/test-kit/servers
 args ?=
 
-.PHONY: help run demo test sim alike oracle storm planted fuzz test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
+.PHONY: help run demo test sim alike oracle storm planted mutants fuzz described test-clients test-keycloak build fmt lint tidy bench docs services-up services-down
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,14 +44,22 @@ planted: ## Remove one protection after the other from a copy of the tree: the t
 	@$(servers)/prerequisites.sh test
 	@$(servers)/with-servers.sh shared/test-kit/planted/run.sh $(args)
 
+mutants: ## Change the pure core in every small way: at least 95 of 100 changes must be noticed, the others have a reason
+	@shared/test-kit/mutants/run.sh
+
 fuzz: ## Bytes that break readers, round after round until it is stopped: FUZZ=20 times those of `make test`, ROUNDS=1
 	@for round in $$(seq 1 $(or $(ROUNDS),1000000)); do \
 		FUZZ=$(or $(FUZZ),20) cargo test --quiet --tests --package events --package service-kit --package broker --package blog \
 			--package belfry -- fuzz || exit 1; echo "round $$round is over"; done
 
-test-clients: build ## Clients that are not ours: kcat, CloudEvents SDK, feedparser, validators, schemathesis
+described: ## A client that knows only the API descriptions asks everything: EXAMPLES=2500 (about 100,000 requests)
 	@$(servers)/prerequisites.sh test
-	@$(servers)/with-servers.sh shared/test-kit/clients/check.sh target/debug/belfry $(args)
+	@SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),2500) $(servers)/with-servers.sh \
+		cargo test --quiet --package belfry --test it -- described --nocapture
+
+test-clients: build ## Clients that are not ours: kcat, CloudEvents SDK, feedparser, validators
+	@$(servers)/prerequisites.sh test
+	@$(servers)/with-servers.sh shared/test-kit/clients/check.sh target/debug/belfry
 
 test-keycloak: ## Tokens of a real Keycloak
 	@$(servers)/prerequisites.sh test

@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub mod memory;
-mod rules;
+pub(crate) mod rules;
 pub mod sql;
 
 /// What a replica says of a job when it starts and every 30 s.

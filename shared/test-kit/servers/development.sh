@@ -24,6 +24,7 @@ up() {
         echo "export DATABASE_URL=postgres://postgres@127.0.0.1:$postgres/postgres"
         echo "export KAFKA_BROKERS=127.0.0.1:$kafka"
         echo "export ORACLE_PYTHON=$("$servers/python.sh" oracle "$servers/../../scheduler/tests/oracle/requirements.txt")"
+        echo "export CLIENTS_PYTHON=$("$servers/python.sh" clients "$servers/../clients/requirements.txt")"
     } > "$dir/env"
     cat "$dir/env"
 }

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # with-servers.sh COMMAND...: runs COMMAND beside a private PostgreSQL and Kafka. They end when this script ends, also
-# by kill -9. COMMAND finds them in DATABASE_URL and KAFKA_BROKERS, and the Python of the cron oracle in ORACLE_PYTHON.
+# by kill -9. COMMAND finds them in DATABASE_URL and KAFKA_BROKERS, and the Pythons of the cron oracle and of clients that
+# are not ours in ORACLE_PYTHON and CLIENTS_PYTHON.
 # BELFRY_POSTGRES=durable keeps fsync on.
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'belfry-servers.*' -mmin +180 -exec rm -rf {} + 2> /dev/null || true
 "$servers/kafka.sh" fetch
 ORACLE_PYTHON=$("$servers/python.sh" oracle "$servers/../../scheduler/tests/oracle/requirements.txt")
-export ORACLE_PYTHON
+CLIENTS_PYTHON=$("$servers/python.sh" clients "$servers/../clients/requirements.txt")
+export ORACLE_PYTHON CLIENTS_PYTHON
 dir=$(mktemp -d "${TMPDIR:-/tmp}/belfry-servers.XXXXXX")
 chmod 711 "$dir"
 read -r postgres kafka controller <<< "$(free_ports 3)"

@@ -5,6 +5,7 @@
 mod audit;
 mod commands;
 mod damaged;
+mod described;
 mod platform;
 
 use std::process::Command;

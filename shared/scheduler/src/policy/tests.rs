@@ -156,6 +156,105 @@ fn the_run_on_start_stands_for_what_is_fresh_and_is_made_once() {
 }
 
 #[test]
+fn starts_are_a_minute_apart_or_an_interval_if_that_is_shorter() {
+    let now = at("2026-06-01T06:00:00Z");
+    let quick = row(Spec::every(Duration::from_secs(5)));
+    let daily = row(Spec::every(Duration::from_secs(86_400)));
+    for (mut row, spacing) in [(quick, 5), (daily, 60), (row(daily_cron()), 60)] {
+        row.last_start_at = Some(now - TimeDelta::seconds(spacing) + TimeDelta::microseconds(1));
+        assert_eq!(start(&row, now, &mut ids()), None, "{spacing} s");
+        row.last_start_at = Some(now - TimeDelta::seconds(spacing));
+        assert!(start(&row, now, &mut ids()).is_some(), "{spacing} s");
+    }
+}
+
+fn daily_cron() -> Spec {
+    let (expression, zone) = ("0 3 * * *".to_owned(), "UTC".to_owned());
+    Spec::new(Schedule::Cron { expression, zone, dst: crate::schedule::Dst::Vixie })
+}
+
+#[test]
+fn what_passed_while_only_disabled_replicas_lived_is_disabled_and_what_passed_before_was_missed() {
+    let row = row(minute());
+    let now = at("2026-06-01T00:10:30Z");
+    let decision = disabled(&row, at("2026-06-01T00:04:00Z"), now, &mut ids()).unwrap();
+    assert_eq!(told(&decision.ledger), [is("missed", 1, 3), is("disabled", 4, 7)]);
+    assert_eq!((decision.next_at, decision.starts.len()), (Some(at("2026-06-01T00:11:00Z")), 0));
+    assert_eq!((decision.seen_epoch, decision.stamp_start, decision.now), (7, false, now));
+    assert_eq!(disabled(&row, now, at("2026-06-01T00:00:30Z"), &mut ids()), None, "nothing has passed");
+    let mut paused = row;
+    let (by, reason) = ("op".to_owned(), "calm".to_owned());
+    paused.pause = Some(Pause { at: paused.anchor_at, by, reason, until: None });
+    assert_eq!(disabled(&paused, now, now, &mut ids()), None);
+}
+
+#[test]
+fn a_job_that_has_never_been_begins_now() {
+    let now = at("2026-06-01T01:23:45Z");
+    assert_eq!(first(&minute(), now), (now, Some(now + TimeDelta::minutes(1))));
+    assert_eq!(first(&daily_cron(), now), (now, Some(at("2026-06-01T03:00:00Z"))));
+    assert_eq!(first(&Spec::new(Schedule::None), now), (now, None));
+}
+
+#[test]
+fn a_job_is_woken_for_its_next_instant_with_jitter() {
+    let mut row = row(minute());
+    assert_eq!(wake_at(&row), row.next_at);
+    row.spec.jitter = Duration::from_secs(30);
+    let (next, fire) = (row.next_at.unwrap(), wake_at(&row).unwrap());
+    assert_eq!(fire, row.spec.fire_at("job", row.anchor_at, next));
+    assert!(fire > next);
+    row.next_at = None;
+    assert_eq!(wake_at(&row), None);
+}
+
+#[test]
+fn a_lost_attempt_is_final_once_the_instant_after_it_is_due() {
+    let row = row(minute());
+    let mut run = crate::store::rules::row(
+        "job",
+        decide(&row, row.next_at.unwrap(), &mut ids()).unwrap().starts.remove(0),
+        row.anchor_at,
+    );
+    assert!(!superseded(&row, &run, at("2026-06-01T00:01:59.999999Z")));
+    assert!(superseded(&row, &run, at("2026-06-01T00:02:00Z")));
+    run.nominal_at = None;
+    assert!(!superseded(&row, &run, at("2026-06-02T00:00:00Z")), "a run by hand has no instant after it");
+}
+
+#[test]
+fn the_plan_begins_with_the_next_instant_that_is_not_past() {
+    let row = row(minute());
+    let planned = |now: &str, count| -> Vec<i64> {
+        let plan = plan(&row, at(now), count);
+        assert!(plan.iter().all(|planned| planned.fire_at == planned.nominal_at));
+        plan.iter().map(|planned| (planned.nominal_at - row.anchor_at).num_minutes()).collect()
+    };
+    assert_eq!(planned("2026-06-01T00:00:30Z", 3), [1, 2, 3]);
+    assert_eq!(planned("2026-06-01T00:00:00Z", 1), [1]);
+    // It is due at this very moment: what is planned comes after.
+    assert_eq!(planned("2026-06-01T00:01:00Z", 2), [2, 3]);
+    assert_eq!(planned("2026-06-01T00:07:30Z", 2), [8, 9]);
+    assert!(planned("2026-06-01T00:00:30Z", 0).is_empty());
+    let mut later = row.clone();
+    later.next_at = Some(at("2026-06-01T00:05:00Z"));
+    assert_eq!(super::plan(&later, at("2026-06-01T00:00:30Z"), 1)[0].nominal_at, at("2026-06-01T00:05:00Z"));
+}
+
+#[test]
+fn instants_between_are_those_of_both_ends_too() {
+    let row = row(minute());
+    let between = |from: &str, to: &str, max| -> Vec<i64> {
+        let all = instants_between(&row, at(from), at(to), max);
+        all.iter().map(|instant| (*instant - row.anchor_at).num_minutes()).collect()
+    };
+    assert_eq!(between("2026-06-01T00:02:00Z", "2026-06-01T00:04:00Z", 10), [2, 3, 4]);
+    assert_eq!(between("2026-06-01T00:02:00.000001Z", "2026-06-01T00:03:59.999999Z", 10), [3]);
+    assert_eq!(between("2026-06-01T00:02:00Z", "2026-06-01T00:04:00Z", 2), [2, 3]);
+    assert!(between("2026-06-01T00:02:30Z", "2026-06-01T00:02:40Z", 2).is_empty());
+}
+
+#[test]
 fn a_changed_interval_takes_effect_at_once_and_restarts_do_not_postpone_it_for_ever() {
     let day = row(Spec::every(Duration::from_secs(86_400)));
     let now = at("2026-06-01T01:00:00Z");
@@ -188,15 +287,6 @@ fn a_clock_that_stepped_back_does_not_silence_a_job() {
     let now = at("2026-06-01T00:05:30Z");
     assert_eq!(set_back(&ahead, now).unwrap().next_at, Some(at("2026-06-01T00:06:00Z")));
     assert_eq!(set_back(&row(minute()), at("2026-06-01T00:00:30Z")), None);
-}
-
-#[test]
-fn why_answers_for_past_and_future() {
-    let row = row(minute());
-    let now = at("2026-06-01T00:00:30Z");
-    assert!(why(&row, at("2026-07-01T00:00:00Z"), None, now).text.contains("next instant"));
-    assert!(why(&row, at("2026-05-01T00:00:00Z"), None, now).text.contains("before the ledger"));
-    assert!(why(&row, now, None, now).text.contains("no instant"));
 }
 
 #[test]

@@ -125,7 +125,68 @@ fn what_never_fires_or_cannot_be_read_is_refused() {
 
 #[test]
 fn the_rules_of_time_zones_are_our_own_and_new() {
-    assert!(tzdata_version() >= "2026", "{}", tzdata_version());
+    let (year, release) = tzdata_version().split_at(4);
+    assert!(year.parse::<u32>().unwrap() >= 2026 && release.chars().all(|c| c.is_ascii_lowercase()), "{year}{release}");
+}
+
+#[test]
+fn the_grace_is_the_gap_which_for_a_cron_schedule_is_an_hour_at_most() {
+    let anchor = at("2026-06-01T00:00:00Z");
+    let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+    for (spec, gap, grace) in [
+        (Spec::every(hours(2)), Some(hours(2)), hours(2)),
+        (cron("0 */2 * * *", "UTC", Dst::Vixie), Some(hours(2)), hours(1)),
+        (cron("*/30 * * * *", "UTC", Dst::Vixie), Some(hours(1) / 2), hours(1) / 2),
+        (Spec::new(Schedule::None), None, hours(1)),
+        (Spec { misfire_grace: Some(hours(5)), ..Spec::every(hours(2)) }, Some(hours(2)), hours(5)),
+    ] {
+        assert_eq!((spec.gap(anchor, anchor), spec.grace(anchor, anchor)), (gap, grace), "{}", spec.schedule);
+    }
+    // An instant that does not lie on the interval's grid (the anchor was moved since): the gap is the interval all the same.
+    let off = anchor + TimeDelta::seconds(1);
+    assert_eq!(Spec::every(hours(2)).gap(anchor, off), Some(hours(2)));
+}
+
+#[test]
+fn a_jitter_is_the_same_on_every_replica_and_in_every_release() {
+    // FNV-1a of the job's name and the instant in microseconds (big-endian), folded, modulo the jitter; computed elsewhere.
+    let jittered = |seconds| Spec { jitter: Duration::from_secs(seconds), ..Spec::every(Duration::from_secs(300)) };
+    for (job, nominal, of_ten, of_sixty) in [
+        ("post_publisher", "2026-06-01T00:00:00Z", 1_870_234, 41_870_234),
+        ("post_publisher", "2026-06-01T00:05:00Z", 4_690_907, 44_690_907),
+        ("other", "2026-06-01T00:00:00Z", 8_237_021, 18_237_021),
+        ("job", "1969-12-31T23:59:59Z", 9_166_667, 59_166_667),
+    ] {
+        for (seconds, micros) in [(10, of_ten), (60, of_sixty)] {
+            let (nominal, spec) = (at(nominal), jittered(seconds));
+            assert_eq!(
+                spec.fire_at(job, nominal, nominal) - nominal,
+                TimeDelta::microseconds(micros),
+                "{job} {nominal}"
+            );
+        }
+    }
+    // A jitter of less than a microsecond, or an interval without room for one, moves nothing.
+    let nominal = at("2026-06-01T00:00:00Z");
+    let none = Spec { jitter: Duration::from_nanos(1), ..jittered(10) };
+    assert_eq!(none.fire_at("job", nominal, nominal), nominal);
+    let no_room = Spec { jitter: Duration::from_secs(1), ..Spec::every(Duration::from_millis(1)) };
+    assert_eq!(no_room.fire_at("job", nominal, nominal), nominal);
+}
+
+#[test]
+fn instants_are_kept_in_whole_microseconds() {
+    assert_eq!(whole_micros(at("2026-06-01T00:00:00.123456789Z")), at("2026-06-01T00:00:00.123456Z"));
+    assert_eq!(whole_micros(at("2026-06-01T00:00:00.123456Z")), at("2026-06-01T00:00:00.123456Z"));
+}
+
+#[test]
+fn a_schedule_is_told_in_a_few_words() {
+    let daily = |dst| cron("0 3 * * *", "Europe/Berlin", dst).schedule.to_string();
+    assert_eq!(daily(Dst::Vixie), "cron 0 3 * * * Europe/Berlin");
+    assert_eq!(daily(Dst::Literal), "cron 0 3 * * * Europe/Berlin (literal)");
+    assert_eq!(Spec::every(Duration::from_secs(5_400)).schedule.to_string(), "every 1h 30m");
+    assert_eq!(Schedule::None.to_string(), "by hand");
 }
 
 #[test]
@@ -134,8 +195,12 @@ fn equal_specs_have_equal_digests_and_others_do_not() {
     assert_eq!(five.hash(), Spec::every(Duration::from_secs(300)).hash());
     assert_ne!(five.hash(), Spec::every(Duration::from_secs(301)).hash());
     assert_ne!(five.hash(), Spec { tzdata: "2020a".to_owned(), ..five.clone() }.hash());
-    let read: Spec = serde_json::from_value(serde_json::to_value(&five).unwrap()).unwrap();
-    assert_eq!(read, five);
+    let graced =
+        Spec { misfire_grace: Some(Duration::from_millis(1_500)), jitter: Duration::from_secs(7), ..five.clone() };
+    for spec in [five, graced] {
+        let read: Spec = serde_json::from_value(serde_json::to_value(&spec).unwrap()).unwrap();
+        assert_eq!(read, spec);
+    }
 }
 
 proptest! {

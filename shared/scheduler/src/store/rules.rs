@@ -22,7 +22,7 @@ pub(super) const TAKEN_MAX: usize = 200;
 pub(super) const BUFFER_ALL_MAX: usize = 100;
 
 /// A ledger row from what the core decided.
-pub(super) fn row(job: &str, new: NewRun, now: Instant) -> RunRow {
+pub(crate) fn row(job: &str, new: NewRun, now: Instant) -> RunRow {
     let state = if new.outcome.is_some() { RunState::Done } else { RunState::Queued };
     let mut row = RunRow {
         id: new.id,
