@@ -7,7 +7,7 @@ use reqwest::Method;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use test_kit::{Home, Process, Signal, eventually_within};
 
-use crate::{BELFRY, audit, consumer, lasts, long, tell};
+use crate::{BELFRY, audit, consumer, lasts, lessee, long, tell};
 
 /// What sends or syncs.
 const CALLS: &str = "fsync,fdatasync,sendto,sendmsg,writev,pwrite64";
@@ -228,6 +228,85 @@ async fn whatever_call_a_consumer_dies_at_each_effect_happens_once() {
     let text = "SELECT count(*) - count(DISTINCT event_id) FROM hearer.heard";
     assert_eq!(rows.fetch_one(text).await.expect("a count").get::<i64, _>(0), 0, "no effect happened twice");
     tell(&format!("{points:4} crash points of the inbox"));
+    drop(last.kill());
+    drop(last.wait());
+}
+
+/// What must not be, of letters that were asked about.
+const OF_LETTERS: &[(&str, &str)] = &[
+    (
+        "letters were not settled once",
+        "SELECT count(*) FROM letters l WHERE (SELECT count(*) FROM settled s WHERE s.id = l.id) <> 1",
+    ),
+    (
+        "answers are of an owner who had lost the row",
+        "SELECT count(*) FROM settled s JOIN letters l USING (id) WHERE s.epoch <> l.lease_epoch",
+    ),
+    (
+        "answers have no question",
+        "SELECT count(*) FROM settled s WHERE NOT EXISTS (SELECT 1 FROM asked a WHERE a.id = s.id AND a.epoch = s.epoch)",
+    ),
+    (
+        "letters were asked about twice by one owner",
+        "SELECT count(*) FROM (SELECT 1 FROM asked GROUP BY id, epoch HAVING count(*) > 1) AS twice",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_call_a_lessee_dies_at_each_row_is_asked_about_and_settled_once_by_who_holds_it() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
+    if !may_trace() {
+        return;
+    }
+    let url = test_kit::database().await;
+    lessee::prepare(&url).await;
+    let mut rows = sqlx::PgConnection::connect(&url).await.expect("the database answers");
+    rows.execute("SET search_path = lessee").await.expect("it is set");
+    let mut count = async |text: &'static str| -> i64 { rows.fetch_one(text).await.expect("a count").get(0) };
+    let open = "SELECT count(*) FROM letters WHERE due_at IS NOT NULL AND lost_count = 0 AND lease_owner IS NULL";
+    let (mut points, mut through) = (0, false);
+    for n in nth() {
+        let made =
+            "WITH made AS (INSERT INTO letters (id, due_at) SELECT gen_random_uuid(), now() FROM generate_series(1, 5)
+                        RETURNING id) SELECT count(*) FROM made";
+        assert_eq!(count(made).await, 5);
+        let tracer = tracer(n);
+        let tracer: Vec<&str> = tracer.iter().map(String::as_str).collect();
+        let mut lessee = lessee::start_traced(&tracer, &url);
+        let (began, mut settled) = (Instant::now(), None);
+        through = loop {
+            if lessee.try_wait().expect("it can be waited for").is_some() {
+                break false;
+            }
+            // New rows are settled, those of the dead wait for the end of their leases.
+            if settled.is_none() && count(open).await == 0 {
+                settled = Some(Instant::now());
+            }
+            if settled.is_some_and(|at: Instant| at.elapsed() > THROUGH) {
+                break true;
+            }
+            assert!(began.elapsed() < PATIENCE, "it neither dies nor gets done, at call {n}");
+            lasts(Duration::from_millis(20)).await;
+        };
+        drop(lessee.kill());
+        drop(lessee.wait());
+        if through {
+            break;
+        }
+        points += 1;
+    }
+    assert!(through, "it never came through");
+    let mut last = lessee::start_traced(&[], &url);
+    eventually_within(PATIENCE, "every letter to be settled", async || {
+        (count("SELECT count(*) FROM letters WHERE due_at IS NOT NULL").await == 0).then_some(())
+    })
+    .await;
+    for (what, text) in OF_LETTERS {
+        assert_eq!(count(text).await, 0, "{what}");
+    }
+    let lost = count("SELECT count(*) FROM letters WHERE lost_count > 0").await;
+    assert!(lost > 0, "no owner died while it held a row");
+    tell(&format!("{points:4} crash points of a lease, {lost} rows taken over from the dead"));
     drop(last.kill());
     drop(last.wait());
 }

@@ -9,6 +9,7 @@ mod consumer;
 mod crash_points;
 mod faults;
 mod full;
+mod lessee;
 mod load;
 mod world;
 
