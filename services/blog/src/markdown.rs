@@ -84,7 +84,7 @@ mod tests {
         tags
     }
 
-    /// A value as a browser takes an address: entities undone, blanks and control characters gone, in lower case.
+    /// A value as a browser takes an address (WHATWG URL): tabs and line breaks gone, and blanks and controls before it.
     fn plain(value: &str) -> String {
         let mut text = value.to_owned();
         for (entity, c) in
@@ -92,7 +92,9 @@ mod tests {
         {
             text = text.replace(entity, c);
         }
-        text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).flat_map(char::to_lowercase).collect()
+        let text: String =
+            text.chars().filter(|c| !['\t', '\n', '\r'].contains(c)).flat_map(char::to_lowercase).collect();
+        text.trim_start_matches(|c| c <= ' ').to_owned()
     }
 
     fn harmless(markdown: &str) {
@@ -102,7 +104,9 @@ mod tests {
             for (attribute, value) in attributes {
                 let runs =
                     attribute.starts_with("on") || ["style", "srcdoc", "formaction", "srcset"].contains(&&*attribute);
-                let address = ["javascript:", "vbscript:", "data:"].iter().any(|scheme| value.starts_with(scheme));
+                let words = ["alt", "title"].contains(&&*attribute);
+                let address =
+                    !words && ["javascript:", "vbscript:", "data:"].iter().any(|scheme| value.starts_with(scheme));
                 assert!(!runs && !address, "{markdown:?} became {html}");
             }
         }

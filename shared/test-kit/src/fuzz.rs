@@ -1,9 +1,14 @@
 //! Bytes as a broken disk, a careless program or an attacker makes them: valid ones, changed.
 //!
-//! `make test` tries a bounded number; `make fuzz` (`FUZZ=50`: fifty times as many) goes on, with other bytes each time.
+//! `make test` tries a bounded number, the same each time; `make fuzz` (`FUZZ=50`: fifty times as many) goes on with others.
 
 use bytes::Bytes;
-use proptest::{collection::vec, prelude::*, sample::Index, test_runner::TestRunner};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::Index,
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
 
 /// Changes that one input has at most.
 const CHANGES_MAX: usize = 6;
@@ -119,14 +124,18 @@ pub fn text(examples: &[&str], words: &'static [&'static str]) -> BoxedStrategy<
 /// When `test` fails for one: with the smallest such input that was found.
 pub fn all<S: Strategy>(cases: u32, inputs: S, test: impl Fn(S::Value)) {
     #[expect(clippy::disallowed_methods, reason = "how long to go on is told by the environment")]
-    let times = std::env::var("FUZZ").map_or(1, |times| times.parse().expect("FUZZ: a number"));
+    let times: Option<u32> = std::env::var("FUZZ").ok().map(|times| times.parse().expect("FUZZ: a number"));
     let config = ProptestConfig {
-        cases: cases.saturating_mul(times),
+        cases: cases.saturating_mul(times.unwrap_or(1)),
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..ProptestConfig::default()
     };
-    let run = TestRunner::new(config).run(&inputs, |input| {
+    let mut runner = match times {
+        Some(_) => TestRunner::new(config),
+        None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+    };
+    let run = runner.run(&inputs, |input| {
         test(input);
         Ok(())
     });

@@ -14,9 +14,13 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Inputs for each operation, and stories, beside those that cover each rule of the description once.
-fn examples() -> String {
-    variable("SCHEMATHESIS_EXAMPLES").unwrap_or_else(|| "5".to_owned())
+/// How many inputs for each operation and how many stories, beside inputs that cover each rule of the description once. Unless
+/// more are asked for, they are the same each time.
+fn amount() -> Vec<String> {
+    match variable("SCHEMATHESIS_EXAMPLES") {
+        Some(examples) => vec!["--max-examples".to_owned(), examples],
+        None => ["--max-examples", "5", "--seed", "1"].map(str::to_owned).to_vec(),
+    }
 }
 
 /// Asks everything that the document at this address describes; how many requests were made.
@@ -26,7 +30,7 @@ fn asked(address: &str, folder: &Path) -> u64 {
     let python = variable("CLIENTS_PYTHON").expect("CLIENTS_PYTHON: run the tests with `make test`");
     let mut command = Command::new(Path::new(&python).with_file_name("schemathesis"));
     command.arg("--config-file").arg(project().join("shared/test-kit/clients/schemathesis.toml"));
-    command.arg("run").arg(format!("http://{address}/openapi.json")).args(["--max-examples", &examples()]);
+    command.arg("run").arg(format!("http://{address}/openapi.json")).args(amount());
     // A valid request may still name what is not there, or a state the post is not in.
     command.args(["--checks", "all", "--exclude-checks", "positive_data_acceptance"]);
     command.args(["--request-timeout", "20", "--no-color"]);
