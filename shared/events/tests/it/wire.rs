@@ -51,6 +51,17 @@ fn every_event_is_read_back_as_it_was_said() {
 }
 
 #[test]
+fn an_envelope_may_have_900_kibibytes_and_not_one_byte_more() {
+    let mut event = samples::all().remove(0);
+    event.data = Value::String(String::new());
+    let room = 921_600 - event.to_json().len();
+    event.data = Value::String("x".repeat(room));
+    assert_eq!(Event::from_json(&event.to_json()).unwrap(), event);
+    event.data = Value::String("x".repeat(room + 1));
+    assert!(matches!(Event::from_json(&event.to_json()), Err(DecodeError::TooLarge(921_601))));
+}
+
+#[test]
 fn an_event_of_somebody_who_writes_only_the_documented_fields_is_read() {
     let least = json!({
         "id": "01900000-0000-7000-8000-000000000001", "type": "blog.post.created", "source": "blog-service",
