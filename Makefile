@@ -52,9 +52,9 @@ fuzz: ## Bytes that break readers, round after round until it is stopped: FUZZ=2
 		FUZZ=$(or $(FUZZ),20) cargo test --quiet --tests --package events --package service-kit --package broker --package blog \
 			--package belfry -- fuzz || exit 1; echo "round $$round is over"; done
 
-described: ## A client that knows only the API descriptions asks everything: EXAMPLES=2500 (about 100,000 requests)
+described: ## A client that knows only the API descriptions asks everything: EXAMPLES=3000 (more than 100,000 requests)
 	@$(servers)/prerequisites.sh test
-	@SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),2500) $(servers)/with-servers.sh \
+	@SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),3000) $(servers)/with-servers.sh \
 		cargo test --quiet --package belfry --test it -- described --nocapture
 
 test-clients: build ## Clients that are not ours: kcat, CloudEvents SDK, feedparser, validators

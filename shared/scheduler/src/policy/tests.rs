@@ -183,9 +183,12 @@ fn what_passed_while_only_disabled_replicas_lived_is_disabled_and_what_passed_be
     assert_eq!((decision.seen_epoch, decision.stamp_start, decision.now), (7, false, now));
     assert_eq!(disabled(&row, now, at("2026-06-01T00:00:30Z"), &mut ids()), None, "nothing has passed");
     // A range says where it ends; a single instant is none.
-    let single = disabled(&row, at("2026-06-01T00:02:00Z"), now, &mut ids()).unwrap();
-    let ends: Vec<_> = single.ledger.iter().map(|row| row.nominal_until).collect();
-    assert_eq!(ends, [None, Some(at("2026-06-01T00:10:00Z"))]);
+    let ends = |since: &str| -> Vec<_> {
+        let decision = disabled(&row, at(since), now, &mut ids()).unwrap();
+        decision.ledger.iter().map(|row| row.nominal_until).collect()
+    };
+    assert_eq!(ends("2026-06-01T00:02:00Z"), [None, Some(at("2026-06-01T00:10:00Z"))]);
+    assert_eq!(ends("2026-06-01T00:10:00Z"), [Some(at("2026-06-01T00:09:00Z")), None]);
     let mut paused = row;
     let (by, reason) = ("op".to_owned(), "calm".to_owned());
     paused.pause = Some(Pause { at: paused.anchor_at, by, reason, until: None });
