@@ -45,9 +45,11 @@ planted: ## Remove one protection after the other from a copy of the tree: the t
 	@$(servers)/with-servers.sh shared/test-kit/planted/run.sh $(args)
 
 mutants: ## Change the pure core in every small way: at least 95 of 100 changes must be noticed, the others have a reason
+	@$(servers)/prerequisites.sh build
 	@shared/test-kit/mutants/run.sh
 
 fuzz: ## Bytes that break readers, round after round until it is stopped: FUZZ=20 times those of `make test`, ROUNDS=1
+	@$(servers)/prerequisites.sh test
 	@for round in $$(seq 1 $(or $(ROUNDS),1000000)); do \
 		FUZZ=$(or $(FUZZ),20) cargo test --quiet --tests --package events --package service-kit --package broker --package blog \
 			--package belfry -- fuzz || exit 1; echo "round $$round is over"; done

@@ -23,7 +23,7 @@ rm -rf "$out"/*/mutants.out
 mutate scheduler --lib --file shared/scheduler/src/schedule.rs --file shared/scheduler/src/schedule/cron.rs \
     --file shared/scheduler/src/policy.rs --file shared/scheduler/src/policy/answer.rs --file shared/scheduler/src/policy/instants.rs
 mutate events "--test it" --file shared/events/src/envelope.rs --file shared/events/src/event.rs
-mutate service-kit --lib --file shared/service-kit/src/http/page.rs
+mutate service-kit "--lib http::page" --file shared/service-kit/src/http/page.rs
 
 noticed=$(cat "$out"/*/mutants.out/{caught,timeout}.txt | wc -l)
 cat "$out"/*/mutants.out/missed.txt | sed -E 's/^([^:]+):[0-9]+:[0-9]+: /\1: /' | sort -u > "$out/survivors"

@@ -1,5 +1,7 @@
 //! What the rows live in.
 
+use std::path::Path;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{ConnectionTrait, DatabaseConnection, QueryResult, Statement};
 use service_kit::{
@@ -43,14 +45,14 @@ pub(super) async fn look(services: &[Service], config: &Config) -> Vec<Finding> 
         let name = service.name;
         let place = Place::of(&config.process.database, name);
         if let Place::File(path) = &place {
-            let found = file(&format!("{name}: file"), &place).await;
-            let readable = path.exists() && found.state == State::Well;
+            let found = file(&format!("{name}: file"), path).await;
+            let readable = found.state == State::Well;
             findings.push(found);
             if !readable {
                 continue;
             }
         }
-        let db = match place.pool(name, Pool::Work).and_then(|db| place.reader(&db)) {
+        let db = match reader(&place, name) {
             Ok(db) => db,
             Err(error) => {
                 findings.push(Finding::unknown(format!("{name}: database"), &error));
@@ -72,17 +74,17 @@ pub(super) async fn look(services: &[Service], config: &Config) -> Vec<Finding> 
     findings
 }
 
+fn reader(place: &Place, name: &str) -> anyhow::Result<DatabaseConnection> {
+    place.pool(name, Pool::Work).and_then(|db| place.reader(&db))
+}
+
 /// What SQLite says of a file when it looks through all of it.
-pub(super) async fn file(check: &str, place: &Place) -> Finding {
-    let Place::File(path) = place else { return Finding::well(check, "no file") };
+pub(super) async fn file(check: &str, path: &Path) -> Finding {
     if !path.exists() {
         let what_to_do = "start the platform once; for more than one machine set DATABASE_URL and KAFKA_BROKERS";
         return Finding::unless(false, check, format!("there is no {}", path.display()), what_to_do);
     }
-    let look = async {
-        let unused = place.pool("doctor", Pool::Work)?;
-        word(&place.reader(&unused)?, "PRAGMA quick_check(1)").await
-    };
+    let look = async { word(&reader(&Place::File(path.to_owned()), check)?, "PRAGMA quick_check(1)").await };
     let said = look.await.unwrap_or_else(|error| error.to_string());
     let found = if said == "ok" { path.display().to_string() } else { format!("{}: {said}", path.display()) };
     Finding::unless(said == "ok", check, found, "stop, keep the file, and restore a backup")

@@ -7,13 +7,13 @@ use broker::{
     kafka::{ClusterState, TopicState},
 };
 use chrono::TimeDelta;
-use service_kit::{Service, config::Config, database::Place};
+use service_kit::{Service, config::Config};
 
 use super::{Finding, database::file, now, skew};
 
 pub(super) async fn look(services: &[Service], config: &Config) -> Vec<Finding> {
     let Some(kafka) = &config.process.kafka else {
-        return vec![file("embedded log", &Place::File(config.process.log_file())).await];
+        return vec![file("embedded log", &config.process.log_file()).await];
     };
     let topics: Vec<&events::EventType> = services.iter().flat_map(|service| events::said_by(service.name)).collect();
     let names: Vec<&str> = topics.iter().map(|topic| topic.name).collect();

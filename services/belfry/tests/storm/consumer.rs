@@ -1,9 +1,6 @@
-//! A consumer with an inbox, as a process of its own that can be killed: this program, started again.
+//! A consumer with an inbox, as a process of its own that can be killed.
 
-use std::{
-    process::{Child, Command, Stdio},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use broker::{KafkaBroker, KafkaConfig};
@@ -13,8 +10,10 @@ use inbox::{Listen, ListenError, Listener, ListenerConfig};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseTransaction, DbBackend, Statement};
 use tokio_util::sync::CancellationToken;
 
-use crate::variable;
+use crate::{role::Player, variable};
 
+/// Its role.
+pub(crate) const ROLE: &str = "consumer";
 const DATABASE: &str = "STORM_CONSUMER_DATABASE";
 const KAFKA: &str = "STORM_CONSUMER_KAFKA";
 
@@ -61,28 +60,13 @@ pub(crate) async fn prepare(url: &str) {
     }
 }
 
-/// Starts it; it ends with this process.
-pub(crate) fn start(url: &str, kafka: &str) -> Child {
-    start_traced(&[], url, kafka)
+/// Starts it, under a program that may end it at any moment or under none.
+pub(crate) fn start(tracer: &[&str], url: &str, kafka: &str) -> Player {
+    Player::start(tracer, ROLE, &[(DATABASE, url), (KAFKA, kafka)])
 }
 
-/// Starts it under a program that may end it at any moment.
-pub(crate) fn start_traced(tracer: &[&str], url: &str, kafka: &str) -> Child {
-    let this = std::env::current_exe().expect("this program");
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).args(tracer).args(["setpriv", "--pdeathsig", "KILL"]).arg(this).args([
-        "--exact",
-        "consumer::consumer",
-        "--ignored",
-        "--nocapture",
-    ]);
-    command.env_clear().env("PATH", "/usr/bin:/bin").envs([(DATABASE, url), (KAFKA, kafka)]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be started")
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not a test: the consumer of the storms, which they start and kill"]
-async fn consumer() {
+/// Consumes for as long as it lives.
+pub(crate) async fn play() {
     let (Some(url), Some(kafka)) = (variable(DATABASE), variable(KAFKA)) else { return };
     let mut options = ConnectOptions::new(url);
     options.max_connections(2).sqlx_logging(false).set_schema_search_path("hearer").connect_lazy(true);

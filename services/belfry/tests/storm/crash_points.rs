@@ -7,7 +7,7 @@ use reqwest::Method;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use test_kit::{Home, Process, Signal, eventually_within};
 
-use crate::{BELFRY, audit, consumer, lasts, lessee, long, tell};
+use crate::{BELFRY, audit, consumer, lasts, lessee, long, role::Player, tell};
 
 /// What sends or syncs.
 const CALLS: &str = "fsync,fdatasync,sendto,sendmsg,writev,pwrite64";
@@ -182,6 +182,19 @@ async fn whatever_call_to_servers_it_dies_at_the_next_process_carries_on() {
     every_point("servers", Place::Servers).await;
 }
 
+/// Lets a process that is to be killed at some call go on until it is `done`. False: it was killed before.
+async fn came_through(mut player: Player, mut done: impl AsyncFnMut() -> bool) -> bool {
+    loop {
+        if player.gone() {
+            return false;
+        }
+        if done().await {
+            return true;
+        }
+        lasts(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_call_a_consumer_dies_at_each_effect_happens_once() {
     let _alone = crate::ONE_AT_A_TIME.lock().await;
@@ -200,26 +213,16 @@ async fn whatever_call_a_consumer_dies_at_each_effect_happens_once() {
         platform.api.post(&format!("/api/blog/posts/{}/publish", id.as_str().expect("an id"))).await.expect(200);
         let tracer = tracer(n);
         let tracer: Vec<&str> = tracer.iter().map(String::as_str).collect();
-        let mut consumer = consumer::start_traced(&tracer, &url, &test_kit::kafka());
+        let consumer = consumer::start(&tracer, &url, &test_kit::kafka());
         let began = Instant::now();
-        through = loop {
-            if consumer.try_wait().expect("it can be waited for").is_some() {
-                break false;
-            }
-            if began.elapsed() > Duration::from_secs(12) {
-                break true;
-            }
-            lasts(Duration::from_millis(20)).await;
-        };
-        drop(consumer.kill());
-        drop(consumer.wait());
+        through = came_through(consumer, async || began.elapsed() > Duration::from_secs(12)).await;
         if through {
             break;
         }
         points += 1;
     }
     assert!(through, "it never came through");
-    let mut last = consumer::start(&url, &test_kit::kafka());
+    let last = consumer::start(&[], &url, &test_kit::kafka());
     let mut rows = sqlx::PgConnection::connect(&url).await.expect("the database answers");
     let ours = "FROM hearer.heard h JOIN blog.posts p ON p.id::text = h.key";
     eventually_within(PATIENCE, "every post to be heard", async || {
@@ -231,8 +234,7 @@ async fn whatever_call_a_consumer_dies_at_each_effect_happens_once() {
     let text = "SELECT count(*) - count(DISTINCT event_id) FROM hearer.heard";
     assert_eq!(rows.fetch_one(text).await.expect("a count").get::<i64, _>(0), 0, "no effect happened twice");
     tell(&format!("{points:4} crash points of the inbox"));
-    drop(last.kill());
-    drop(last.wait());
+    drop(last);
 }
 
 /// What must not be, of letters that were asked about.
@@ -275,31 +277,24 @@ async fn whatever_call_a_lessee_dies_at_each_row_is_asked_about_and_settled_once
         assert_eq!(count(made).await, 5);
         let tracer = tracer(n);
         let tracer: Vec<&str> = tracer.iter().map(String::as_str).collect();
-        let mut lessee = lessee::start_traced(&tracer, &url);
+        let lessee = lessee::start(&tracer, &url);
         let (began, mut settled) = (Instant::now(), None);
-        through = loop {
-            if lessee.try_wait().expect("it can be waited for").is_some() {
-                break false;
-            }
+        through = came_through(lessee, async || {
+            assert!(began.elapsed() < PATIENCE, "it neither dies nor gets done, at call {n}");
             // New rows are settled, those of the dead wait for the end of their leases.
             if settled.is_none() && count(open).await == 0 {
                 settled = Some(Instant::now());
             }
-            if settled.is_some_and(|at: Instant| at.elapsed() > THROUGH) {
-                break true;
-            }
-            assert!(began.elapsed() < PATIENCE, "it neither dies nor gets done, at call {n}");
-            lasts(Duration::from_millis(20)).await;
-        };
-        drop(lessee.kill());
-        drop(lessee.wait());
+            settled.is_some_and(|at: Instant| at.elapsed() > THROUGH)
+        })
+        .await;
         if through {
             break;
         }
         points += 1;
     }
     assert!(through, "it never came through");
-    let mut last = lessee::start_traced(&[], &url);
+    let last = lessee::start(&[], &url);
     eventually_within(PATIENCE, "every letter to be settled", async || {
         (count("SELECT count(*) FROM letters WHERE due_at IS NOT NULL").await == 0).then_some(())
     })
@@ -310,6 +305,5 @@ async fn whatever_call_a_lessee_dies_at_each_row_is_asked_about_and_settled_once
     let lost = count("SELECT count(*) FROM letters WHERE lost_count > 0").await;
     assert!(lost > 0, "no owner died while it held a row");
     tell(&format!("{points:4} crash points of a lease, {lost} rows taken over from the dead"));
-    drop(last.kill());
-    drop(last.wait());
+    drop(last);
 }

@@ -1,11 +1,7 @@
-//! A job that asks the outside world about rows it holds by lease, as a process of its own that can be killed: this program,
-//! started again. No service has such a job yet.
+//! A job that asks the outside world about rows it holds by lease, as a process of its own that can be killed. No service
+//! has such a job yet.
 
-use std::{
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -22,8 +18,10 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::variable;
+use crate::{role::Player, variable};
 
+/// Its role.
+pub(crate) const ROLE: &str = "lessee";
 const DATABASE: &str = "STORM_LESSEE_DATABASE";
 const LETTERS: LeaseTable = LeaseTable::of("letters", "true");
 
@@ -114,19 +112,13 @@ pub(crate) async fn prepare(url: &str) {
     }
 }
 
-/// Starts it under a program that may end it at any moment; it ends with this process.
-pub(crate) fn start_traced(tracer: &[&str], url: &str) -> Child {
-    let this = std::env::current_exe().expect("this program");
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).args(tracer).args(["setpriv", "--pdeathsig", "KILL"]).arg(this);
-    command.args(["--exact", "lessee::lessee", "--ignored", "--nocapture"]);
-    command.env_clear().env("PATH", "/usr/bin:/bin").env(DATABASE, url);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be started")
+/// Starts it, under a program that may end it at any moment or under none.
+pub(crate) fn start(tracer: &[&str], url: &str) -> Player {
+    Player::start(tracer, ROLE, &[(DATABASE, url)])
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not a test: the lessee of the storms, which they start and kill"]
-async fn lessee() {
+/// Asks for as long as it lives.
+pub(crate) async fn play() {
     let Some(url) = variable(DATABASE) else { return };
     let (control, work, outside) = tokio::join!(connected(&url, true), connected(&url, true), connected(&url, true));
     let clock: Arc<dyn Clock> = DatabaseClock::new();

@@ -11,6 +11,7 @@ mod faults;
 mod full;
 mod lessee;
 mod load;
+mod role;
 mod world;
 
 use std::{

@@ -1,7 +1,7 @@
 //! Three replicas and a consumer on servers of their own, each reached through a network that can fail.
 
 use std::{
-    process::{Child, Command},
+    process::Command,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use crate::{
     BELFRY, audit, consumer, lasts,
     load::{Load, Sent},
     long,
+    role::Player,
 };
 
 /// How long everything may take to be done once all is well again.
@@ -37,7 +38,7 @@ pub(crate) struct World {
     direct: Home,
     pub(crate) replicas: Vec<Option<Process>>,
     frozen: Vec<Option<Instant>>,
-    consumer: Option<Child>,
+    consumer: Option<Player>,
     addresses: Addresses,
     load: Option<Load>,
 }
@@ -92,7 +93,7 @@ impl World {
     }
 
     fn start_consumer(&mut self) {
-        self.consumer = Some(consumer::start(self.home.url().expect("a database"), &self.to_kafka.address()));
+        self.consumer = Some(consumer::start(&[], self.home.url().expect("a database"), &self.to_kafka.address()));
     }
 
     /// Kills a replica and starts it again.
@@ -105,10 +106,7 @@ impl World {
     }
 
     pub(crate) fn kill_consumer(&mut self) {
-        if let Some(mut consumer) = self.consumer.take() {
-            consumer.kill().expect("it is there");
-            consumer.wait().expect("it can be waited for");
-        }
+        self.consumer = None;
         self.start_consumer();
     }
 
@@ -239,10 +237,7 @@ impl World {
         }
         let (clean, table) = audit(&self.direct, true);
         assert!(clean, "after the stop:\n{table}");
-        if let Some(mut consumer) = self.consumer.take() {
-            consumer.kill().expect("it is there");
-            consumer.wait().expect("it can be waited for");
-        }
+        self.consumer = None;
         let folder = self.home.folder().to_string_lossy().into_owned();
         let left: Vec<String> = std::fs::read_dir("/proc")
             .expect("processes")
@@ -251,15 +246,6 @@ impl World {
             .filter(|line| line.contains(&folder))
             .collect();
         assert!(left.is_empty(), "left running: {left:?}");
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if let Some(consumer) = &mut self.consumer {
-            drop(consumer.kill());
-            drop(consumer.wait());
-        }
     }
 }
 

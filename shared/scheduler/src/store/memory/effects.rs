@@ -76,9 +76,13 @@ impl MemoryTx {
     pub(super) fn due_rows(&self, table: &str, free: bool) -> Vec<DueRow> {
         let state = open(&self.state);
         let locked = |id: &Uuid| state.locks.get(&(table.to_owned(), *id)).is_some_and(|serial| *serial != self.serial);
-        let written = !self.rows.is_empty();
-        let own = |id: &Uuid| self.rows.get(&(table.to_owned(), *id)).map(|written| &written.after);
-        let own = |id: &Uuid| written.then(|| own(id)).flatten();
+        // Most transactions that ask have written nothing: no key is made for each row then.
+        let own = |id: &Uuid| {
+            if self.rows.is_empty() {
+                return None;
+            }
+            self.rows.get(&(table.to_owned(), *id)).map(|written| &written.after)
+        };
         let committed = state.tables.get(table).into_iter().flatten();
         let committed = committed.map(|(id, row)| own(id).unwrap_or(row));
         let new = self.rows.iter().filter(|((of, _), written)| of == table && written.before.is_none());
