@@ -63,14 +63,17 @@ async fn a_damaged_file_is_named_by_the_platform_and_by_the_doctor() {
             files[at].1 = damaged;
             let home = home_of(&files);
             let path = home.folder().join(name).display().to_string();
-            let unwell = unwell(&home);
-            assert!(unwell.len() == 1 && unwell[0].starts_with(&path), "{name} {damage}: {unwell:?}");
-            if let Some(said) = refused(&home).await {
-                assert!(said.contains(&path), "{name} {damage}: {said}");
+            let only_this = |when: &str| {
+                let unwell = unwell(&home);
+                assert!(unwell.len() == 1 && unwell[0].starts_with(&path), "{name} {damage}, {when}: {unwell:?}");
+            };
+            only_this("before the start");
+            match refused(&home).await {
+                Some(said) => assert!(said.contains(&path), "{name} {damage}: {said}"),
+                // Its tables begin well; the damage lies where nobody looks at a start.
+                None => assert_eq!((*name, damage), ("log.sqlite", "scribbled")),
             }
-            let other = 1 - at;
-            let beside = std::fs::read(home.folder().join(whole[other].0)).expect("it is there");
-            assert_eq!(beside.len() % PAGE, 0, "what was whole stays whole");
+            only_this("after it");
         }
     }
 }
