@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics; that is how it tells")]
 
 mod alike;
+mod clock;
 mod conformance;
 mod due;
 mod jobs;

@@ -24,7 +24,7 @@ use crate::{
     world::{clock, memory},
 };
 
-fn told(told: &Told) -> Job<MemoryStore> {
+pub(crate) fn told(told: &Told) -> Job<MemoryStore> {
     Job::tick("told", "does as told", every(60), told.clone())
 }
 
@@ -317,23 +317,6 @@ async fn after_an_outage_the_latest_instant_runs_and_the_others_are_accounted_fo
     let runs = second.runs("told").await;
     assert_eq!(runs.iter().map(|run| run.instants).sum::<i64>(), 61, "no instant is unexplained");
     assert_eq!(job.count(), 2);
-}
-
-#[tokio::test]
-async fn a_clock_that_steps_back_neither_repeats_nor_stops_the_schedule() {
-    let clock = clock();
-    let (store, _keep) = memory(&clock);
-    let job = Told::to(Do::Succeed);
-    let replica = Replica::start(&store, &clock, [told(&job)]);
-    replica.pass(130).await;
-    clock.step(-TimeDelta::hours(5));
-    replica.pass(190).await;
-    let runs = replica.runs("told").await;
-    let mut nominal: Vec<_> = runs.iter().filter_map(|run| run.nominal_at).collect();
-    nominal.sort();
-    nominal.dedup();
-    assert_eq!(nominal.len(), runs.len(), "no instant twice");
-    assert!(runs.len() >= 4, "it goes on within minutes, not after five hours: {}", runs.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
