@@ -7,8 +7,10 @@ use scheduler::{
     JobError, StoreError,
     clock::{Clock, DatabaseClock},
     kinds::{Held, LeaseTake, Take},
+    ledger::Ending,
+    schedule::{Overlap, Spec},
     store::{
-        Nudge, Store,
+        Decided, Nudge, Store,
         sql::{Due, LeaseTable, SqlStore, Time, notify::Notifications},
     },
 };
@@ -247,4 +249,44 @@ async fn a_store_without_tables_says_so_and_one_that_is_away_says_that() {
     db.close().await.unwrap();
     let error = store.schedules(&[]).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_that_ends_while_a_newer_one_is_decided_is_not_asked_to_stop_and_the_newer_one_starts() {
+    let (db, _keep) = world::postgres_db(4).await;
+    let clock = world::clock();
+    let store = world::sql(&db, &clock);
+    let jobs = ["first", "second"];
+    let announced = jobs.map(|job| world::announcement(job, &Spec::every(Duration::from_secs(60))));
+    store.announce("a", &announced).await.unwrap();
+    let at = |store: SqlStore, seconds| async move {
+        let at = world::clock().now() + TimeDelta::seconds(seconds);
+        let mut decisions = Vec::new();
+        for job in jobs {
+            decisions.push(world::decision(&store, job, Overlap::CancelOther, at).await);
+        }
+        store.decide(decisions, "a", LEASE).await.unwrap()
+    };
+    let held = |decided: &Decided| Held { id: decided.started[0].id, epoch: decided.started[0].epoch };
+    let going = at(store.clone(), 0).await;
+    // The decision waits at the first job's run, after its insert of both newer runs was refused.
+    let lock = db.begin().await.unwrap();
+    let text = "SELECT 1 FROM job_runs WHERE job = 'first' FOR UPDATE";
+    lock.execute_unprepared(text).await.unwrap();
+    let deciding = at(store.clone(), 1);
+    let meanwhile = async {
+        let waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%SET cancel_at%'
+                     AND query NOT LIKE '%pg_stat_activity%'";
+        let waits = Statement::from_string(db.get_database_backend(), waits);
+        world::eventually("the decision waits", async || db.query_one_raw(waits.clone()).await.unwrap().is_some())
+            .await;
+        let ended = held(&going[1]);
+        assert!(store.finish(ended, &Ending::succeeded(0)).await.unwrap());
+        lock.commit().await.unwrap();
+    };
+    let (decided, ()) = tokio::join!(deciding, meanwhile);
+    assert_eq!(decided[0].disturbed, [held(&going[0])]);
+    assert!(decided[0].started.is_empty(), "the first waits for the run that was asked to stop");
+    assert!(decided[1].disturbed.is_empty(), "the second had nobody to ask");
+    assert_eq!(decided[1].started.len(), 1, "so it started");
 }

@@ -126,19 +126,27 @@ impl Ctl {
             Overlap::BufferOne => self.buffer(row, 1).await,
             Overlap::BufferAll => self.buffer(row, rules::BUFFER_ALL_MAX).await,
             Overlap::CancelOther => {
-                decided[at].disturbed.extend(self.cancel_going(&row.job).await?);
+                let cancelled = self.cancel_going(&row.job).await?;
+                if cancelled.is_empty() {
+                    return self.start_after_all(row, &mut decided[at]).await;
+                }
+                decided[at].disturbed.extend(cancelled);
                 self.buffer(row, usize::MAX).await
             }
             Overlap::TerminateOther => {
                 decided[at].disturbed.extend(self.terminate_going(&row.job).await?);
-                // It began before its first insert was refused.
-                if self.insert_runs(&[(row.clone(), true)]).await?.is_empty() {
-                    return Err(StoreError::Again("another run began meanwhile".to_owned()));
-                }
-                decided[at].started.push(row);
-                Ok(())
+                self.start_after_all(row, &mut decided[at]).await
             }
         }
+    }
+
+    /// Starts a run, begun before its first insert was refused, for what stood in its way has ended.
+    async fn start_after_all(&self, row: RunRow, decided: &mut Decided) -> Result<(), StoreError> {
+        if self.insert_runs(&[(row.clone(), true)]).await?.is_empty() {
+            return Err(StoreError::Again("another run began meanwhile".to_owned()));
+        }
+        decided.started.push(row);
+        Ok(())
     }
 
     async fn has_key(&self, row: &RunRow) -> Result<bool, StoreError> {
