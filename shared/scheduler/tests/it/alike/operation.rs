@@ -80,6 +80,15 @@ impl Operation {
         matches!(self, Self::Work(statements, _) if statements.iter().any(of_rows))
     }
 
+    /// What it says when all it looked for was held by others: it leaves that out and is asked again later.
+    pub(crate) fn found_nothing(&self) -> Option<&'static str> {
+        match self {
+            Self::TakeQueued(..) => Some("[]"),
+            Self::Recover(..) => Some("([], [])"),
+            _ => None,
+        }
+    }
+
     /// Its name, for counting.
     pub(crate) fn name(&self) -> String {
         let text = format!("{self:?}");
