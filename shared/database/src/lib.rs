@@ -15,7 +15,7 @@ use sea_orm::{
 pub use self::{
     deadline::{suspect, suspected, within},
     fault::Fault,
-    sql::{Sql, Type, hex, id, stamp, time},
+    sql::{Cells, Sql, hex_bytes, id, time},
     sqlite::sqlite,
 };
 

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbBackend, ExecResult, QueryResult, Statement, sea_query::Value};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
@@ -15,21 +16,21 @@ pub struct Sql {
     values: Vec<Value>,
 }
 
-/// The type of a column in a list of records.
-#[derive(Debug, Clone, Copy)]
-pub enum Type {
-    /// An id.
-    Uuid,
+/// One column of a list of rows: a cell for each row, none of them absent.
+#[derive(Debug, Clone)]
+pub enum Cells {
+    /// Ids.
+    Uuid(Vec<Uuid>),
     /// Text.
-    Text,
-    /// A whole number.
-    Big,
-    /// A time.
-    Time,
-    /// JSON.
-    Json,
-    /// True or false.
-    Bool,
+    Text(Vec<String>),
+    /// Whole numbers.
+    Big(Vec<i64>),
+    /// Times.
+    Time(Vec<DateTime<Utc>>),
+    /// JSON, as text.
+    Json(Vec<String>),
+    /// Bytes.
+    Bytes(Vec<Vec<u8>>),
 }
 
 impl Sql {
@@ -58,42 +59,61 @@ impl Sql {
     /// `IN (…)` over ids.
     pub fn ids(&mut self, ids: &[Uuid]) -> String {
         if self.sqlite() {
-            let list: Vec<String> = ids.iter().map(|id| id.simple().to_string()).collect();
-            let name = self.bind(serde_json::json!(list).to_string());
+            let list: Vec<String> = ids.iter().copied().map(hex).collect();
+            let name = self.bind(json!(list).to_string());
             return format!("IN (SELECT unhex(value) FROM json_each({name}))");
         }
-        let list: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-        let name = self.bind(serde_json::json!(list).to_string());
-        format!("= ANY (ARRAY(SELECT x::uuid FROM jsonb_array_elements_text({name}::jsonb) AS x))")
+        format!("= ANY ({})", self.bind(ids.to_vec()))
     }
 
     /// `IN (…)` over words.
     pub fn words<T: AsRef<str>>(&mut self, words: &[T]) -> String {
-        let list: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-        let name = self.bind(serde_json::json!(list).to_string());
+        let list: Vec<String> = words.iter().map(|word| word.as_ref().to_owned()).collect();
         if self.sqlite() {
-            format!("IN (SELECT value FROM json_each({name}))")
-        } else {
-            format!("= ANY (ARRAY(SELECT jsonb_array_elements_text({name}::jsonb)))")
+            let name = self.bind(json!(list).to_string());
+            return format!("IN (SELECT value FROM json_each({name}))");
         }
+        format!("= ANY ({})", self.bind(list))
     }
 
-    /// A list of records as a table `x`. Ids are written as [`hex`], times as [`stamp`].
-    pub fn records(&mut self, columns: &[(&str, Type)], records: &[serde_json::Value]) -> String {
-        let name = self.bind(serde_json::Value::Array(records.to_vec()).to_string());
+    /// A list of rows as a table `x`, in their order; all columns are as long. One parameter on SQLite, one for each
+    /// column on PostgreSQL, which reads an array several times faster than JSON.
+    pub fn rows<const N: usize>(&mut self, columns: [(&str, Cells); N]) -> String {
         if self.sqlite() {
-            let columns: Vec<String> = columns
-                .iter()
-                .map(|(column, kind)| match kind {
-                    Type::Uuid => format!("unhex(json_extract(value, '$.{column}')) AS {column}"),
-                    _ => format!("json_extract(value, '$.{column}') AS {column}"),
-                })
-                .collect();
-            return format!("(SELECT {} FROM json_each({name})) AS x", columns.join(", "));
+            return self.rows_of_json(columns);
         }
-        let columns: Vec<String> =
-            columns.iter().map(|(column, kind)| format!("{column} {}", postgres(*kind))).collect();
-        format!("jsonb_to_recordset({name}::jsonb) AS x({})", columns.join(", "))
+        let (mut arrays, mut names) = (Vec::with_capacity(N), Vec::with_capacity(N));
+        for (column, cells) in columns {
+            names.push(column);
+            arrays.push(match cells {
+                Cells::Uuid(cells) => self.bind(cells),
+                Cells::Text(cells) => self.bind(cells),
+                Cells::Big(cells) => self.bind(cells),
+                Cells::Time(cells) => self.bind(cells),
+                Cells::Json(cells) => format!("{}::text[]::jsonb[]", self.bind(cells)),
+                Cells::Bytes(cells) => self.bind(cells),
+            });
+        }
+        format!("UNNEST({}) AS x({})", arrays.join(", "), names.join(", "))
+    }
+
+    fn rows_of_json<const N: usize>(&mut self, columns: [(&str, Cells); N]) -> String {
+        let mut rows: Vec<Vec<serde_json::Value>> = Vec::new();
+        let mut picked = Vec::with_capacity(N);
+        for (at, (column, cells)) in columns.into_iter().enumerate() {
+            picked.push(match &cells {
+                Cells::Uuid(_) | Cells::Bytes(_) => format!("unhex(json_extract(value, '$[{at}]')) AS {column}"),
+                _ => format!("json_extract(value, '$[{at}]') AS {column}"),
+            });
+            for (row, cell) in cells.into_json().into_iter().enumerate() {
+                match rows.get_mut(row) {
+                    Some(row) => row.push(cell),
+                    None => rows.push(vec![cell]),
+                }
+            }
+        }
+        let name = self.bind(json!(rows).to_string());
+        format!("(SELECT {} FROM json_each({name})) AS x", picked.join(", "))
     }
 
     fn statement(self, text: &str) -> Statement {
@@ -118,24 +138,36 @@ impl Sql {
     }
 }
 
-fn postgres(kind: Type) -> &'static str {
-    match kind {
-        Type::Uuid => "uuid",
-        Type::Text => "text",
-        Type::Big => "bigint",
-        Type::Time => "timestamptz",
-        Type::Json => "jsonb",
-        Type::Bool => "boolean",
+impl Cells {
+    /// As SQLite's JSON functions read them.
+    fn into_json(self) -> Vec<serde_json::Value> {
+        match self {
+            Self::Uuid(cells) => cells.into_iter().map(|id| hex(id).into()).collect(),
+            Self::Text(cells) | Self::Json(cells) => cells.into_iter().map(Into::into).collect(),
+            Self::Big(cells) => cells.into_iter().map(Into::into).collect(),
+            Self::Time(cells) => cells.into_iter().map(|at| stamp(at).into()).collect(),
+            Self::Bytes(cells) => cells.iter().map(|bytes| hex_bytes(bytes).into()).collect(),
+        }
     }
 }
 
-/// An id inside a JSON parameter; both engines read it.
-pub fn hex(id: Uuid) -> String {
+fn hex(id: Uuid) -> String {
     id.simple().to_string()
 }
 
-/// A time inside a JSON parameter, exactly as the driver writes a bound one.
-pub fn stamp(at: DateTime<Utc>) -> String {
+/// Bytes as text that `unhex` reads.
+pub fn hex_bytes(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+/// A time exactly as the driver writes a bound one.
+fn stamp(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, false)
 }
 

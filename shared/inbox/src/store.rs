@@ -3,10 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use database::{Fault, Sql, Type, hex};
+use database::{Cells, Fault, Sql};
 use events::Event;
 use sea_orm::{DatabaseConnection, DatabaseTransaction};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// Notes events as taken; those that had not been.
@@ -16,12 +15,11 @@ pub(crate) async fn take(
     events: &[Event],
     now: DateTime<Utc>,
 ) -> Result<HashSet<Uuid>, Fault> {
-    let records: Vec<Value> = events.iter().map(|event| json!({ "id": hex(event.id) })).collect();
     let mut sql = Sql::of(tx);
-    let records = sql.records(&[("id", Type::Uuid)], &records);
+    let rows = sql.rows([("id", Cells::Uuid(events.iter().map(|event| event.id).collect()))]);
     let (consumer, now) = (sql.bind(consumer), sql.bind(now));
     let text = format!(
-        "INSERT INTO inbox (consumer, event_id, taken_at) SELECT DISTINCT {consumer}, x.id, {now} FROM {records}
+        "INSERT INTO inbox (consumer, event_id, taken_at) SELECT DISTINCT {consumer}, x.id, {now} FROM {rows}
          WHERE true ON CONFLICT (consumer, event_id) DO NOTHING RETURNING event_id"
     );
     let rows = sql.all(tx, &text).await?;
@@ -44,13 +42,15 @@ pub(crate) async fn newest(
     for row in sql.all(tx, &text).await? {
         before.insert(row.try_get("", "key")?, row.try_get("", "sequence")?);
     }
-    let records: Vec<Value> = keys.iter().map(|(key, sequence)| json!({ "k": key, "s": sequence })).collect();
     let mut sql = Sql::of(tx);
     let greatest = if sql.sqlite() { "max" } else { "greatest" };
-    let records = sql.records(&[("k", Type::Text), ("s", Type::Big)], &records);
+    let rows = sql.rows([
+        ("k", Cells::Text(keys.keys().cloned().collect())),
+        ("s", Cells::Big(keys.values().copied().collect())),
+    ]);
     let consumer = sql.bind(consumer);
     let text = format!(
-        "INSERT INTO inbox_keys (consumer, key, sequence) SELECT {consumer}, x.k, x.s FROM {records} WHERE true
+        "INSERT INTO inbox_keys (consumer, key, sequence) SELECT {consumer}, x.k, x.s FROM {rows} WHERE true
          ON CONFLICT (consumer, key) DO UPDATE SET sequence = {greatest}(inbox_keys.sequence, excluded.sequence)"
     );
     sql.run(tx, &text).await?;

@@ -15,7 +15,7 @@ pub mod tables;
 pub use self::{
     config::RelayConfig,
     error::Error,
-    record::record,
+    record::{Encoded, encoded, record},
     relay::{Relay, RelayHandle},
     store::{OutboxRow, Replay, Store},
 };

@@ -1,9 +1,10 @@
 //! Recording: one insert for all events of a change, in its transaction.
 
-use database::{Sql, Type, hex, stamp};
+use chrono::{DateTime, Utc};
+use database::{Cells, Sql};
 use events::{Event, MAX_ENVELOPE_BYTES};
 use sea_orm::DatabaseTransaction;
-use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::Error;
 
@@ -15,48 +16,71 @@ const CHUNK: usize = 1_000;
 /// # Errors
 /// [`Error::TooLarge`] and [`Error::UnknownType`] before anything is written.
 pub async fn record(tx: &DatabaseTransaction, events: &[Event]) -> Result<(), Error> {
-    let mut rows = Vec::with_capacity(events.len());
-    for (n, event) in events.iter().enumerate() {
-        rows.push(row(n, event)?);
-    }
-    for chunk in rows.chunks(CHUNK) {
+    let chunks: Vec<Encoded> = events.chunks(CHUNK).map(encoded).collect::<Result<_, _>>()?;
+    for Encoded { ids, topics, keys, sequences, bodies, headers, times } in chunks {
         let mut sql = Sql::of(tx);
-        let columns = [
-            ("n", Type::Big),
-            ("id", Type::Uuid),
-            ("topic", Type::Text),
-            ("key", Type::Text),
-            ("sequence", Type::Big),
-            ("body", Type::Text),
-            ("headers", Type::Json),
-            ("at", Type::Time),
-        ];
-        let body = if sql.sqlite() { "CAST(x.body AS blob)" } else { "convert_to(x.body, 'UTF8')" };
-        let records = sql.records(&columns, chunk);
+        let places = (0..).take(ids.len()).collect();
+        let rows = sql.rows([
+            ("n", Cells::Big(places)),
+            ("id", Cells::Uuid(ids)),
+            ("topic", Cells::Text(topics)),
+            ("key", Cells::Text(keys)),
+            ("sequence", Cells::Big(sequences)),
+            ("body", Cells::Bytes(bodies)),
+            ("headers", Cells::Json(headers)),
+            ("at", Cells::Time(times)),
+        ]);
         // Positions are given in the order of the events.
         let text = format!(
             "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at)
-             SELECT x.id, x.topic, x.key, x.sequence, {body}, x.headers, x.at FROM {records} WHERE true ORDER BY x.n"
+             SELECT x.id, x.topic, x.key, x.sequence, x.body, x.headers, x.at FROM {rows} WHERE true ORDER BY x.n"
         );
         sql.run(tx, &text).await?;
     }
     Ok(())
 }
 
-/// An event as a record of the insert. It is encoded once, here; the relay sends these bytes.
-fn row(n: usize, event: &Event) -> Result<Value, Error> {
-    if events::by_name(&event.event_type).is_none() {
-        return Err(Error::UnknownType(event.event_type.clone()));
+/// Events as columns of the insert. Each is encoded once, here; the relay sends these bytes.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    ids: Vec<Uuid>,
+    topics: Vec<String>,
+    keys: Vec<String>,
+    sequences: Vec<i64>,
+    bodies: Vec<Vec<u8>>,
+    headers: Vec<String>,
+    times: Vec<DateTime<Utc>>,
+}
+
+/// Encodes events, in their order.
+///
+/// # Errors
+/// [`Error::TooLarge`] and [`Error::UnknownType`].
+pub fn encoded(events: &[Event]) -> Result<Encoded, Error> {
+    let mut all = Encoded::default();
+    for event in events {
+        if events::by_name(&event.event_type).is_none() {
+            return Err(Error::UnknownType(event.event_type.clone()));
+        }
+        let body = event.to_json();
+        if body.len() > MAX_ENVELOPE_BYTES {
+            let event_type = event.event_type.clone();
+            return Err(Error::TooLarge { event_type, bytes: body.len(), max: MAX_ENVELOPE_BYTES });
+        }
+        all.ids.push(event.id);
+        all.topics.push(event.event_type.clone());
+        all.keys.push(event.subject.clone());
+        all.sequences.push(event.sequence);
+        all.bodies.push(body);
+        all.headers.push(headers(event));
+        all.times.push(event.time);
     }
-    let body = event.to_json();
-    if body.len() > MAX_ENVELOPE_BYTES {
-        let event_type = event.event_type.clone();
-        return Err(Error::TooLarge { event_type, bytes: body.len(), max: MAX_ENVELOPE_BYTES });
-    }
+    Ok(all)
+}
+
+/// The headers as the column keeps them: a list of names and values.
+fn headers(event: &Event) -> String {
     let headers: Vec<(String, String)> =
         event.headers().into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect();
-    Ok(json!({
-        "n": n, "id": hex(event.id), "topic": event.event_type, "key": event.subject, "sequence": event.sequence,
-        "body": String::from_utf8_lossy(&body), "headers": headers, "at": stamp(event.time),
-    }))
+    serde_json::json!(headers).to_string()
 }

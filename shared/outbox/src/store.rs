@@ -5,7 +5,7 @@ use broker::{
     dead_letters::{self, DeadLetter, Direction},
 };
 use chrono::{DateTime, Utc};
-use database::{Fault, Sql, Type, id, time};
+use database::{Cells, Fault, Sql, id, time};
 use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -147,12 +147,11 @@ impl Store {
         epoch: i64,
         now: DateTime<Utc>,
     ) -> Result<bool, Fault> {
-        let records: Vec<Value> = positions.iter().map(|position| json!({ "p": position })).collect();
         let mut sql = self.sql();
-        let records = sql.records(&[("p", Type::Big)], &records);
+        let rows = sql.rows([("p", Cells::Big(positions.to_vec()))]);
         let (now, owner, epoch) = (sql.bind(now), sql.bind(owner), sql.bind(epoch));
         let text = format!(
-            "UPDATE outbox SET published_at = {now} FROM {records} WHERE position = x.p
+            "UPDATE outbox SET published_at = {now} FROM {rows} WHERE position = x.p
              AND EXISTS (SELECT 1 FROM outbox_relay WHERE name = 'relay' AND owner = {owner} AND epoch = {epoch})"
         );
         Ok(sql.run(&self.db, &text).await? > 0 || positions.is_empty())

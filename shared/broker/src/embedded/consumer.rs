@@ -8,9 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use database::{Fault, Sql, Type};
+use database::{Cells, Fault, Sql};
 use sea_orm::QueryResult;
-use serde_json::json;
 
 use super::{Log, producer::unhex_bytes, unavailable};
 use crate::{BrokerError, Consumer, Message, Position, Start};
@@ -92,11 +91,18 @@ fn positions(rows: &[QueryResult]) -> Result<Positions, Fault> {
     rows.iter().map(|row| Ok((row.try_get("", "topic")?, row.try_get("", "next")?))).collect()
 }
 
+/// Positions as rows `x(t, n)`.
+fn positions_of(sql: &mut Sql, positions: &Positions) -> String {
+    sql.rows([
+        ("t", Cells::Text(positions.keys().cloned().collect())),
+        ("n", Cells::Big(positions.values().copied().collect())),
+    ])
+}
+
 /// Records from these positions on, and the positions after them.
 async fn read(log: &Log, next: &mut Positions, max: usize) -> Result<Vec<Message>, Fault> {
-    let from: Vec<serde_json::Value> = next.iter().map(|(topic, next)| json!({ "t": topic, "n": next })).collect();
     let mut sql = Sql::of(&log.db);
-    let from = sql.records(&[("t", Type::Text), ("n", Type::Big)], &from);
+    let from = positions_of(&mut sql, next);
     let max = sql.bind(i64::try_from(max).unwrap_or(i64::MAX));
     let text = format!(
         "SELECT e.topic, e.offset, e.key, e.body, e.headers, e.at FROM {from}
@@ -177,13 +183,11 @@ impl Consumer for Member {
             let next = newest.entry(position.topic.clone()).or_insert(0);
             *next = (*next).max(position.offset + 1);
         }
-        let records: Vec<serde_json::Value> =
-            newest.iter().map(|(topic, next)| json!({ "t": topic, "n": next })).collect();
         let mut sql = Sql::of(&self.log.db);
-        let records = sql.records(&[("t", Type::Text), ("n", Type::Big)], &records);
+        let rows = positions_of(&mut sql, &newest);
         let group = sql.bind(self.group.as_str());
         let text = format!(
-            "INSERT INTO groups (name, topic, next) SELECT {group}, x.t, x.n FROM {records} WHERE true
+            "INSERT INTO groups (name, topic, next) SELECT {group}, x.t, x.n FROM {rows} WHERE true
              ON CONFLICT (name, topic) DO UPDATE SET next = max(groups.next, excluded.next)"
         );
         sql.run(&self.log.db, &text).await.map(drop).map_err(|fault| unavailable(&fault))

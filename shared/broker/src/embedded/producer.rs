@@ -4,9 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use database::{Fault, Sql, Type, hex, stamp};
+use database::{Cells, Fault, Sql, hex_bytes};
 use sea_orm::DatabaseTransaction;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Log, retention_s, unavailable};
 use crate::{BrokerError, Producer, RECORD_BYTES_MAX, REPLAY_HEADER, Record, SendError, Topic};
@@ -45,12 +45,13 @@ impl Producer for EmbeddedProducer {
     }
 
     async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
-        let records: Vec<Value> =
-            topics.iter().map(|topic| json!({ "name": topic.name, "retention_s": retention_s(topic) })).collect();
         let mut sql = Sql::of(&self.log.db);
-        let records = sql.records(&[("name", Type::Text), ("retention_s", Type::Big)], &records);
+        let rows = sql.rows([
+            ("name", Cells::Text(topics.iter().map(|topic| topic.name.clone()).collect())),
+            ("retention_s", Cells::Big(topics.iter().map(retention_s).collect())),
+        ]);
         let text = format!(
-            "INSERT INTO topics (name, retention_s) SELECT x.name, x.retention_s FROM {records} WHERE true
+            "INSERT INTO topics (name, retention_s) SELECT x.name, x.retention_s FROM {rows} WHERE true
              ON CONFLICT (name) DO UPDATE SET retention_s = excluded.retention_s"
         );
         sql.run(&self.log.db, &text).await.map_err(|fault| unavailable(&fault))?;
@@ -99,17 +100,19 @@ async fn next_offsets(tx: &DatabaseTransaction, records: &[Record]) -> Result<Ha
     for record in records {
         *counts.entry(&record.topic).or_default() += 1;
     }
-    let counts: Vec<Value> = counts.iter().map(|(topic, count)| json!({ "t": topic, "n": count })).collect();
     let mut sql = Sql::of(tx);
-    let counts_sql = sql.records(&[("t", Type::Text), ("n", Type::Big)], &counts);
+    let rows = sql.rows([
+        ("t", Cells::Text(counts.keys().map(|topic| (*topic).to_owned()).collect())),
+        ("n", Cells::Big(counts.values().copied().collect())),
+    ]);
     let text = format!(
-        "INSERT INTO offsets (topic, next) SELECT x.t, x.n FROM {counts_sql} WHERE true
+        "INSERT INTO offsets (topic, next) SELECT x.t, x.n FROM {rows} WHERE true
          ON CONFLICT (topic) DO UPDATE SET next = offsets.next + excluded.next RETURNING topic, next"
     );
     let mut next = HashMap::new();
     for row in sql.all(tx, &text).await? {
         let (topic, after): (String, i64) = (row.try_get("", "topic")?, row.try_get("", "next")?);
-        let count = counts.iter().find(|count| count["t"] == topic).and_then(|count| count["n"].as_i64()).unwrap_or(0);
+        let count = counts.get(topic.as_str()).copied().unwrap_or(0);
         next.insert(topic, after - count);
     }
     Ok(next)
@@ -121,31 +124,23 @@ async fn insert(
     mut next: HashMap<String, i64>,
     now: DateTime<Utc>,
 ) -> Result<(), Fault> {
-    let rows: Vec<Value> = records
-        .iter()
-        .map(|record| {
-            let offset = next.entry(record.topic.clone()).or_default();
-            *offset += 1;
-            let headers: Vec<(&str, String)> =
-                record.headers.iter().map(|(name, value)| (name.as_str(), hex_bytes(value))).collect();
-            json!({
-                "topic": record.topic, "offset": *offset - 1, "id": hex(record.id), "replay": replay(record), "key": record.key,
-                "body": hex_bytes(&record.body), "headers": headers, "at": stamp(now),
-            })
-        })
-        .collect();
+    let offsets = records.iter().map(|record| {
+        let offset = next.entry(record.topic.clone()).or_default();
+        *offset += 1;
+        *offset - 1
+    });
+    let offsets = offsets.collect();
     let mut sql = Sql::of(tx);
-    let columns = [
-        ("topic", Type::Text),
-        ("offset", Type::Big),
-        ("id", Type::Uuid),
-        ("replay", Type::Text),
-        ("key", Type::Text),
-        ("body", Type::Uuid),
-        ("headers", Type::Json),
-        ("at", Type::Time),
-    ];
-    let rows = sql.records(&columns, &rows);
+    let rows = sql.rows([
+        ("topic", Cells::Text(records.iter().map(|record| record.topic.clone()).collect())),
+        ("offset", Cells::Big(offsets)),
+        ("id", Cells::Uuid(records.iter().map(|record| record.id).collect())),
+        ("replay", Cells::Text(records.iter().map(replay).collect())),
+        ("key", Cells::Text(records.iter().map(|record| record.key.clone()).collect())),
+        ("body", Cells::Bytes(records.iter().map(|record| record.body.to_vec()).collect())),
+        ("headers", Cells::Json(records.iter().map(headers).collect())),
+        ("at", Cells::Time(vec![now; records.len()])),
+    ]);
     // The same id again is the same event again, for the relay was not sure; unless an operator replays it.
     let text = format!(
         "INSERT OR IGNORE INTO events (topic, offset, id, replay, key, body, headers, at)
@@ -160,15 +155,11 @@ fn replay(record: &Record) -> String {
     mark.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
 }
 
-/// Bytes as text that `unhex` reads.
-pub(super) fn hex_bytes(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
+/// Headers as the log keeps them: a list of names and the values' bytes.
+fn headers(record: &Record) -> String {
+    let headers: Vec<(&str, String)> =
+        record.headers.iter().map(|(name, value)| (name.as_str(), hex_bytes(value))).collect();
+    json!(headers).to_string()
 }
 
 /// The bytes of such a text.

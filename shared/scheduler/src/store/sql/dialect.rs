@@ -7,7 +7,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::{Instant, StoreError};
+use crate::{Instant, StoreError, kinds::Held};
 
 /// A statement in the making: text with `$n`, and what they stand for.
 pub(super) struct Sql {
@@ -50,27 +50,39 @@ impl Sql {
     /// `IN (…)` over ids.
     pub(super) fn ids(&mut self, ids: &[Uuid]) -> String {
         if self.sqlite() {
-            let list: Vec<String> = ids.iter().map(|id| id.simple().to_string()).collect();
+            let list: Vec<String> = ids.iter().copied().map(hex).collect();
             let name = self.bind(serde_json::json!(list).to_string());
             return format!("IN (SELECT unhex(value) FROM json_each({name}))");
         }
-        let list: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-        let name = self.bind(serde_json::json!(list).to_string());
-        format!("= ANY (ARRAY(SELECT x::uuid FROM jsonb_array_elements_text({name}::jsonb) AS x))")
+        format!("= ANY ({})", self.bind(ids.to_vec()))
     }
 
     /// `IN (…)` over words.
     pub(super) fn words<T: AsRef<str>>(&mut self, words: &[T]) -> String {
-        let list: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-        let name = self.bind(serde_json::json!(list).to_string());
+        let list: Vec<String> = words.iter().map(|word| word.as_ref().to_owned()).collect();
         if self.sqlite() {
-            format!("IN (SELECT value FROM json_each({name}))")
-        } else {
-            format!("= ANY (ARRAY(SELECT jsonb_array_elements_text({name}::jsonb)))")
+            let name = self.bind(serde_json::json!(list).to_string());
+            return format!("IN (SELECT value FROM json_each({name}))");
         }
+        format!("= ANY ({})", self.bind(list))
     }
 
-    /// A list of records as a table `x`. Ids are written as [`hex`], times as [`stamp`].
+    /// What is held, as a table `x(r, e)`.
+    pub(super) fn held(&mut self, held: &[Held]) -> String {
+        if self.sqlite() {
+            let list: Vec<_> = held.iter().map(|held| (hex(held.id), held.epoch)).collect();
+            let name = self.bind(serde_json::json!(list).to_string());
+            return format!(
+                "(SELECT unhex(json_extract(value, '$[0]')) AS r, json_extract(value, '$[1]') AS e
+                  FROM json_each({name})) AS x"
+            );
+        }
+        let ids = self.bind(held.iter().map(|held| held.id).collect::<Vec<_>>());
+        let epochs = self.bind(held.iter().map(|held| held.epoch).collect::<Vec<_>>());
+        format!("UNNEST({ids}, {epochs}) AS x(r, e)")
+    }
+
+    /// A list of records, whose fields may be absent, as a table `x`. Ids are written as [`hex`], times as [`stamp`].
     pub(super) fn records(&mut self, columns: &[(&str, Type)], records: &[serde_json::Value]) -> String {
         let name = self.bind(serde_json::Value::Array(records.to_vec()).to_string());
         if self.sqlite() {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     SqlTx,
-    dialect::{Sql, Type, hex, id},
+    dialect::{Sql, id},
 };
 use crate::{
     Instant, JobError, StoreError,
@@ -125,7 +125,7 @@ impl LeaseTable {
     pub async fn lock(&self, tx: &SqlTx, held: &[Held]) -> Result<Vec<Held>, JobError> {
         let mut sql = Sql::new(tx.get_database_backend());
         let lock = if sql.sqlite() { "" } else { "FOR UPDATE OF t" };
-        let (records, table) = (held_records(&mut sql, held), self.table);
+        let (records, table) = (sql.held(held), self.table);
         let text = format!(
             "SELECT t.id, t.lease_epoch FROM {table} t JOIN {records} ON t.id = x.r AND t.lease_epoch = x.e
              WHERE t.lease_owner IS NOT NULL ORDER BY t.id {lock}"
@@ -136,7 +136,7 @@ impl LeaseTable {
     /// Extends the leases that are still ours.
     pub async fn renew(&self, tx: &SqlTx, held: &[Held], until: Instant) -> Result<Vec<Held>, JobError> {
         let mut sql = Sql::new(tx.get_database_backend());
-        let (records, table, until) = (held_records(&mut sql, held), self.table, sql.bind(until));
+        let (records, table, until) = (sql.held(held), self.table, sql.bind(until));
         let text = format!(
             "UPDATE {table} SET due_at = {until} FROM {records}
              WHERE id = x.r AND lease_epoch = x.e AND lease_owner IS NOT NULL RETURNING id, lease_epoch"
@@ -147,7 +147,7 @@ impl LeaseTable {
     /// Gives rows back: due now, the attempt not counted.
     pub async fn release(&self, tx: &SqlTx, held: &[Held], now: Instant) -> Result<(), JobError> {
         let mut sql = Sql::new(tx.get_database_backend());
-        let (records, table, now) = (held_records(&mut sql, held), self.table, sql.bind(now));
+        let (records, table, now) = (sql.held(held), self.table, sql.bind(now));
         let text = format!(
             "UPDATE {table} SET due_at = {now}, lease_owner = NULL, attempt_count = attempt_count - 1 FROM {records}
              WHERE id = x.r AND lease_epoch = x.e AND lease_owner IS NOT NULL"
@@ -173,12 +173,6 @@ impl LeaseTable {
         let row = Sql::new(tx.get_database_backend()).one(tx, &text).await?;
         row.map(|row| row.try_get("", "due_at")).transpose().map_err(JobError::failed)
     }
-}
-
-fn held_records(sql: &mut Sql, held: &[Held]) -> String {
-    let records: Vec<serde_json::Value> =
-        held.iter().map(|held| serde_json::json!({ "r": hex(held.id), "e": held.epoch })).collect();
-    sql.records(&[("r", Type::Uuid), ("e", Type::Big)], &records)
 }
 
 fn held(rows: &[QueryResult]) -> Result<Vec<Held>, JobError> {

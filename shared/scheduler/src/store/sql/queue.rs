@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Ctl,
-    dialect::{Type, hex, id, time},
+    dialect::{id, time},
     rows,
 };
 use crate::{
@@ -174,10 +174,8 @@ impl Ctl {
     }
 
     pub(super) async fn renew(&self, held: &[Held], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        let records: Vec<serde_json::Value> =
-            held.iter().map(|held| serde_json::json!({ "r": hex(held.id), "e": held.epoch })).collect();
         let mut sql = self.sql();
-        let records = sql.records(&[("r", Type::Uuid), ("e", Type::Big)], &records);
+        let records = sql.held(held);
         let until = sql.bind(self.now + rules::delta(lease));
         let text = format!(
             "UPDATE job_runs SET beat = beat + 1, lease_until = {until} FROM {records}
