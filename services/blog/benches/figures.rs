@@ -5,6 +5,10 @@
 #![allow(clippy::expect_used, reason = "a measurement that cannot go on panics; that is how it tells")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a measurement tells people what it finds")]
 
+#[path = "figures/burn.rs"]
+mod burn;
+#[path = "figures/cpu.rs"]
+mod cpu;
 #[path = "figures/fires.rs"]
 mod fires;
 #[path = "figures/idle.rs"]
@@ -24,6 +28,8 @@ use test_kit::Home;
 pub(crate) struct Size {
     /// Repetitions.
     pub(crate) rounds: usize,
+    /// Due rows in one burn-down.
+    pub(crate) due: i32,
     /// Due posts in one burn-down.
     pub(crate) burst: i32,
     /// Posts that wait for later.
@@ -34,8 +40,10 @@ pub(crate) struct Size {
     pub(crate) schedules: [usize; 3],
 }
 
-const FULL: Size = Size { rounds: 3, burst: 50_000, waiting: 1_000_000, samples: 200, schedules: [1, 1_000, 100_000] };
-const QUICK: Size = Size { rounds: 1, burst: 5_000, waiting: 20_000, samples: 40, schedules: [1, 100, 10_000] };
+const FULL: Size =
+    Size { rounds: 3, due: 700_000, burst: 100_000, waiting: 1_000_000, samples: 200, schedules: [1, 1_000, 100_000] };
+const QUICK: Size =
+    Size { rounds: 1, due: 100_000, burst: 20_000, waiting: 20_000, samples: 40, schedules: [1, 100, 10_000] };
 
 /// The program that is measured.
 const BLOG: &str = env!("CARGO_BIN_EXE_blog");
@@ -50,6 +58,9 @@ fn main() {
         let mut table = Table::default();
         for round in 0..size.rounds {
             eprintln!("round {} of {}", round + 1, size.rounds);
+            if wanted("burn") {
+                burn::measure(&mut table, size).await;
+            }
             if wanted("rows") {
                 rows::measure(&mut table, size).await;
             }

@@ -21,6 +21,7 @@ if [ "${1:-build}" = test ]; then
     need python3 python3
     need procps /bin/kill # the shell's own is of no use to a program
     need strace strace # kills at a chosen call
+    need valgrind valgrind # counts instructions and allocations
     need rsync rsync
     need patch patch
     python3 -c 'import venv, ensurepip' 2> /dev/null || packages+=(python3-venv)
