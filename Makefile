@@ -24,7 +24,7 @@ test: ## Set up everything the tests need (PostgreSQL, Kafka) and run them all
 	@$(servers)/with-servers.sh cargo test --workspace $(args)
 
 sim: ## Simulate the scheduler: SEEDS=10000 runs that many days, SEED=42 replays one and tells its story
-	@SIM_SEEDS=$(or $(SEEDS),2000) $(if $(SEED),SIM_SEED=$(SEED)) cargo test --quiet --package scheduler --test sim -- every_promise --nocapture
+	@SIM_SEEDS=$(or $(SEEDS),2000) $(if $(SEED),SIM_SEED=$(SEED)) cargo test --release --quiet --package scheduler --test sim -- every_promise --nocapture
 
 alike: ## The three stores, and the log and Kafka, side by side: OPERATIONS=1000000 SEED=7
 	@$(servers)/prerequisites.sh test

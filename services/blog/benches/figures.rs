@@ -49,6 +49,7 @@ const QUICK: Size =
 const BLOG: &str = env!("CARGO_BIN_EXE_blog");
 
 fn main() {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     let quick = std::env::args().any(|argument| argument == "--quick");
     let only: Option<String> = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let size = if quick { QUICK } else { FULL };

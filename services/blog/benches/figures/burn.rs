@@ -60,6 +60,14 @@ impl Claim<SqlTx> for Burn {
         row.due_at
     }
 
+    fn wakes_when_due(&self) -> bool {
+        true
+    }
+
+    async fn next_due(&self, tx: &mut SqlTx) -> Result<Option<scheduler::Instant>, JobError> {
+        ROWS.next_due(tx, "burn").await
+    }
+
     async fn take(&self, tx: &mut SqlTx, take: &Take) -> Result<Vec<Row>, JobError> {
         ROWS.take(tx, take).await
     }
@@ -285,7 +293,7 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     put(table, "due rows by Claim", &burned(count, 1, claim).await, limit);
     let lease = |done| Job::lease("ask", "", settings(), Ask { done });
     put(table, "due rows by Lease", &burned(count, 1, lease).await, limit);
-    let told = |done| Job::claim("tell", "", settings(), Burn { with_events: true, done });
+    let told = |done| Job::claim("burn", "", settings(), Burn { with_events: true, done });
     put(table, "due rows by Claim, each with an event", &burned(count, 1, told).await, limit);
     for runners in [2, 4, 8] {
         put(table, &format!("due rows by Claim, {runners} replicas"), &burned(count, runners, claim).await, limit);
