@@ -4,7 +4,7 @@ SHELL := bash
 servers := shared/test-kit/servers
 args ?=
 
-.PHONY: help run demo test sim alike oracle storm planted mutants fuzz described test-clients test-keycloak build fmt lint tidy bench bench-check docs services-up services-down
+.PHONY: help run demo test sim alike oracle storm planted mutants fuzz described test-clients test-keycloak build fmt lint tidy bench bench-peers bench-check docs services-up services-down
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -81,6 +81,11 @@ bench: ## Figures, as ratios to limits measured in the same run
 	@$(servers)/prerequisites.sh test
 	@cargo build --quiet --release --package blog --package belfry
 	@BELFRY_POSTGRES=durable $(servers)/with-servers.sh cargo bench --package blog --bench figures -- $(args)
+
+bench-peers: ## What River and graphile-worker reach with the same work in the same rounds; without its toolchain a peer is left out
+	@$(servers)/prerequisites.sh test
+	@shared/test-kit/peers/build.sh
+	@BELFRY_POSTGRES=durable $(servers)/with-servers.sh cargo bench --package blog --bench figures -- peers $(args)
 
 bench-check: ## Instructions, allocations, statements and rows beside the committed ones; BLESS=1 writes them anew
 	@$(servers)/prerequisites.sh test

@@ -15,6 +15,8 @@ mod fires;
 mod idle;
 #[path = "figures/lateness.rs"]
 mod lateness;
+#[path = "figures/peers.rs"]
+mod peers;
 #[path = "figures/rows.rs"]
 mod rows;
 #[path = "figures/table.rs"]
@@ -59,6 +61,10 @@ fn main() {
         let mut table = Table::default();
         for round in 0..size.rounds {
             eprintln!("round {} of {}", round + 1, size.rounds);
+            // Peers are asked only by name: they need their toolchains.
+            if only.as_deref() == Some("peers") {
+                peers::measure(&mut table, size).await;
+            }
             if wanted("burn") {
                 burn::measure(&mut table, size).await;
             }

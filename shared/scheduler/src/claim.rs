@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Rows a batch takes at most.
-const BATCH: u64 = 500;
+const BATCH: u64 = 1_000;
 /// Where a single-writer store starts, so that a batch stays under [`WRITER_TIME`].
 const BATCH_SINGLE_WRITER: u64 = 100;
 /// How long a batch may hold the only writer.

@@ -26,7 +26,7 @@ use crate::{
 /// Answers are gathered for so long, or until there are [`SETTLE_ROWS`].
 const SETTLE_AFTER: Duration = Duration::from_millis(5);
 /// Answers a settling transaction takes at most.
-const SETTLE_ROWS: usize = 100;
+const SETTLE_ROWS: usize = 1_000;
 /// A row that could not be renewed for so long has its ask cancelled.
 const GIVE_UP: Duration = Duration::from_secs(25);
 /// A pass claims no more rows after so long; the next begins at once.

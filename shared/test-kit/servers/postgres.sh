@@ -17,8 +17,12 @@ if [ ! -e "$dir/data/PG_VERSION" ]; then
         > "$dir/initdb.log" 2>&1
 fi
 options=(-c listen_addresses=127.0.0.1 -c port="$port" -c unix_socket_directories="$dir" -c max_connections=300
-    -c shared_buffers=128MB -c dynamic_shared_memory_type=mmap)
-[ "$mode" = durable ] || options+=(-c fsync=off -c synchronous_commit=off -c full_page_writes=off)
+    -c dynamic_shared_memory_type=mmap)
+if [ "$mode" = durable ]; then
+    options+=(-c shared_buffers=512MB)
+else
+    options+=(-c shared_buffers=128MB -c fsync=off -c synchronous_commit=off -c full_page_writes=off)
+fi
 cd /
 # The change of user and the signal of the parent's death belong into one call: a later change of user clears it.
 exec setpriv "${as[@]}" --pdeathsig INT "$bin/postgres" -D "$dir/data" "${options[@]}" > "$dir/log" 2>&1 < /dev/null

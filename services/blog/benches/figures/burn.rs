@@ -180,9 +180,9 @@ fn settings() -> JobSettings {
 }
 
 /// Rows a second, and seconds of processors for 1,000 rows, of the worker and the database together.
-struct Burned {
-    rate: f64,
-    cpu: f64,
+pub(crate) struct Burned {
+    pub(crate) rate: f64,
+    pub(crate) cpu: f64,
 }
 
 /// By runners that ship, as many as told, in this process.
@@ -268,9 +268,27 @@ async fn work(mut connection: PgConnection, how: Plain) {
     }
 }
 
-fn put(table: &mut Table, name: &str, burned: &Burned, limit: Option<(f64, &'static str)>) {
+/// Puts both figures into the table.
+pub(crate) fn put(table: &mut Table, name: &str, burned: &Burned, limit: Option<(f64, &'static str)>) {
     table.put_beside(name, "rows/s", burned.rate, limit);
     table.put(&format!("{name}: processor"), "s/1,000", burned.cpu);
+}
+
+fn claim(done: Arc<AtomicU64>) -> Job<SqlStore> {
+    Job::claim("burn", "", settings(), Burn { with_events: false, done })
+}
+
+fn lease(done: Arc<AtomicU64>) -> Job<SqlStore> {
+    Job::lease("ask", "", settings(), Ask { done })
+}
+
+/// Our own figures in the rounds of the peers, and the limit they have in common.
+pub(crate) async fn beside_peers(table: &mut Table, size: Size) {
+    let limit = plain(size.due, 4, Plain::Delete).await.rate;
+    let limit = Some((limit, "plain SQL, claim and delete, 4 connections"));
+    put(table, "Belfry: due rows by Claim", &burned(size.due, 1, claim).await, limit);
+    put(table, "Belfry: due rows by Claim, 2 replicas", &burned(size.due, 2, claim).await, limit);
+    put(table, "Belfry: due rows by Lease", &burned(size.due, 1, lease).await, limit);
 }
 
 pub(crate) async fn measure(table: &mut Table, size: Size) {
@@ -289,9 +307,7 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
         limit = burned.rate;
     }
     let limit = Some((limit, "plain SQL, lock and delete, 4 connections"));
-    let claim = |done| Job::claim("burn", "", settings(), Burn { with_events: false, done });
     put(table, "due rows by Claim", &burned(count, 1, claim).await, limit);
-    let lease = |done| Job::lease("ask", "", settings(), Ask { done });
     put(table, "due rows by Lease", &burned(count, 1, lease).await, limit);
     let told = |done| Job::claim("burn", "", settings(), Burn { with_events: true, done });
     put(table, "due rows by Claim, each with an event", &burned(count, 1, told).await, limit);

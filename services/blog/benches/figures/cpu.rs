@@ -10,6 +10,8 @@ const TICKS: f64 = 100.0;
 /// Processor time since a moment.
 pub(crate) struct Cpu {
     postmaster: u32,
+    /// Another process that works, beside this one.
+    worker: Option<u32>,
     before: f64,
 }
 
@@ -19,12 +21,17 @@ impl Cpu {
         let backend: i32 =
             sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await.expect("the server answers");
         let postmaster = stat(Path::new(&format!("/proc/{backend}"))).map_or(0, |stat| stat.parent);
-        Self { postmaster, before: used(postmaster) }
+        Self { postmaster, worker: None, before: used(postmaster, None) }
+    }
+
+    /// The same with the process that works for this one, from now on.
+    pub(crate) fn with(self, worker: u32) -> Self {
+        Self { worker: Some(worker), before: used(self.postmaster, Some(worker)), ..self }
     }
 
     /// Seconds since then.
     pub(crate) fn since(&self) -> f64 {
-        used(self.postmaster) - self.before
+        used(self.postmaster, self.worker) - self.before
     }
 }
 
@@ -45,13 +52,14 @@ fn stat(process: &Path) -> Option<Stat> {
 }
 
 /// Seconds of this process, the server and all its backends, gone ones included.
-fn used(postmaster: u32) -> f64 {
+fn used(postmaster: u32, worker: Option<u32>) -> f64 {
     let own = stat(Path::new("/proc/self")).map_or(0, |stat| stat.own);
+    let worker = worker.and_then(|worker| stat(Path::new(&format!("/proc/{worker}")))).map_or(0, |stat| stat.own);
     let server = stat(Path::new(&format!("/proc/{postmaster}"))).map_or(0, |stat| stat.own + stat.ended);
     let processes = std::fs::read_dir("/proc").expect("Linux tells of processes");
     let backends = processes.flatten().filter_map(|process| stat(&process.path()));
     let backends: u64 = backends.filter(|stat| stat.parent == postmaster).map(|stat| stat.own).sum();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let ticks = (own + server + backends) as f64;
+    let ticks = (own + worker + server + backends) as f64;
     ticks / TICKS
 }

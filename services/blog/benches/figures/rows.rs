@@ -14,7 +14,7 @@ use test_kit::{Home, Process, eventually_within};
 use crate::{BLOG, Size, home, table::Table};
 
 /// Rows a batch of the limit has; the job's own batches are as large.
-const BATCH: i64 = 500;
+const BATCH: i64 = 1_000;
 
 async fn seed(rows: &mut PgConnection, posts: i32) {
     let insert = "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
@@ -89,7 +89,8 @@ async fn published(size: Size, replicas: usize) -> (f64, i64) {
     let took: f64 = sqlx::query_scalar(took).fetch_one(&mut rows).await.expect("a time");
     let memory = blogs.iter().map(resident_kib).max().unwrap_or(0);
     // The last batch began at its time and took as long as any.
-    let batches = f64::from(size.burst) / 500.0;
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let batches = f64::from(size.burst) / BATCH as f64;
     (rate(size.burst, took * batches / (batches - 1.0).max(1.0)), memory)
 }
 

@@ -1,6 +1,7 @@
 //! The relay sends what is recorded, in the order of each key, and marks only what was acknowledged.
 
 use broker::dead_letters::{self, Direction};
+use outbox::RelayConfig;
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use uuid::Uuid;
 
@@ -49,6 +50,36 @@ async fn what_follows_a_record_that_was_not_kept_is_not_taken_for_sent() {
         world.spoil(key, Spoil::OnlyFirst);
         world.relay().drain().await.unwrap();
         assert_eq!(world.waiting().await, 5, "a consumer that forgets the first would never see it before the fifth");
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_while_a_batch_was_sent_waits_for_what_that_batch_did_not_bring() {
+    for world in World::both().await {
+        let key = Uuid::now_v7();
+        for sequence in 1..=6 {
+            world.record(&[published(key, sequence, world.time())]).await;
+        }
+        world.spoil(key, Spoil::OnlyFirst);
+        let mut relay = world.relay_with(RelayConfig { batch: 2, ..RelayConfig::default() });
+        relay.drain().await.unwrap();
+        assert_eq!((world.sequences(key).await, world.waiting().await), (vec![2], 6), "the first batch, and no other");
+    }
+}
+
+#[tokio::test]
+async fn many_batches_arrive_in_the_order_of_each_key_and_are_all_marked() {
+    for world in World::both().await {
+        let keys: Vec<Uuid> = (0..3).map(|_| Uuid::now_v7()).collect();
+        for sequence in 1..=20 {
+            world.record(&keys.iter().map(|key| published(*key, sequence, world.time())).collect::<Vec<_>>()).await;
+        }
+        let config = RelayConfig { batch: 7, batch_of_key: 2, ..RelayConfig::default() };
+        world.relay_with(config).drain().await.unwrap();
+        for key in keys {
+            assert_eq!(world.sequences(key).await, (1..=20).collect::<Vec<_>>());
+        }
+        assert_eq!(world.waiting().await, 0);
     }
 }
 

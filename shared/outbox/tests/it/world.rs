@@ -119,10 +119,14 @@ impl World {
     }
 
     pub(crate) fn relay(&self) -> Relay {
+        self.relay_with(RelayConfig::default())
+    }
+
+    pub(crate) fn relay_with(&self, config: RelayConfig) -> Relay {
         let now = Arc::clone(&self.now);
         let clock = Arc::new(move || *now.lock().unwrap());
         let producer = Arc::clone(&self.producer) as Arc<dyn Producer>;
-        Relay::new("blog", self.store(), producer, RelayConfig::default(), clock, RelayHandle::default())
+        Relay::new("blog", self.store(), producer, config, clock, RelayHandle::default())
     }
 
     pub(crate) fn spoil(&self, key: Uuid, spoil: Spoil) {

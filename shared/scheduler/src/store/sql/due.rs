@@ -1,6 +1,6 @@
 //! Helpers for jobs over rows: one statement to lock due rows, one to lease them.
 
-use std::marker::PhantomData;
+use std::{collections::HashMap, marker::PhantomData};
 
 use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult};
 use uuid::Uuid;
@@ -96,7 +96,7 @@ impl LeaseTable {
             "SELECT id, due_at FROM {table} WHERE due_at <= {now} AND ({condition})
              ORDER BY due_at, id LIMIT {limit} {lock}"
         );
-        let due: Vec<(Uuid, Option<Instant>)> = sql
+        let due: HashMap<Uuid, Option<Instant>> = sql
             .all(tx, &text)
             .await?
             .iter()
@@ -105,7 +105,7 @@ impl LeaseTable {
         if due.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: Vec<Uuid> = due.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<Uuid> = due.keys().copied().collect();
         let mut sql = Sql::new(tx.get_database_backend());
         let (owner, until, ids) = (sql.bind(take.owner.as_str()), sql.bind(take.until), sql.ids(&ids));
         let text = format!(
@@ -180,13 +180,13 @@ fn held(rows: &[QueryResult]) -> Result<Vec<Held>, JobError> {
     Ok(rows.iter().map(held).collect::<Result<Vec<Held>, StoreError>>()?)
 }
 
-fn leased<R: FromQueryResult>(row: &QueryResult, due: &[(Uuid, Option<Instant>)]) -> Result<Leased<R>, JobError> {
+fn leased<R: FromQueryResult>(row: &QueryResult, due: &HashMap<Uuid, Option<Instant>>) -> Result<Leased<R>, JobError> {
     let read = || -> Result<_, sea_orm::DbErr> {
         let id: Uuid = row.try_get("", "id")?;
         let held = Held { id, epoch: row.try_get("", "lease_epoch")? };
         Ok((held, row.try_get("", "attempt_count")?, row.try_get("", "lost_count")?, R::from_query_result(row, "")?))
     };
     let (held, attempt, lost, row) = read().map_err(JobError::failed)?;
-    let due_at = due.iter().find(|(id, _)| *id == held.id).and_then(|(_, due)| *due);
+    let due_at = due.get(&held.id).copied().flatten();
     Ok(Leased { held, due_at, attempt, lost, row })
 }
