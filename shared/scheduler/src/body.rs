@@ -178,23 +178,6 @@ pub(crate) struct Passed {
     pub(crate) transient: bool,
 }
 
-impl Passed {
-    /// A part of a pass that failed.
-    pub(crate) fn failed(error: &JobError) -> Self {
-        let (transient, error) = (error.is_transient(), Some((Outcome::Failed, error.to_string())));
-        Self { transient, error, ..Self::default() }
-    }
-
-    /// Adds what another part of the pass did; the first error stays.
-    pub(crate) fn add(&mut self, part: Self) {
-        self.items += part.items;
-        self.lateness_ms = self.lateness_ms.max(part.lateness_ms);
-        self.more |= part.more;
-        self.transient |= part.transient;
-        self.error = self.error.take().or(part.error);
-    }
-}
-
 /// A job, whatever its kind.
 #[async_trait]
 pub(crate) trait Body<S: Store>: Send + Sync + 'static {

@@ -26,7 +26,7 @@ use crate::{
 /// Answers are gathered for so long, or until there are [`SETTLE_ROWS`].
 const SETTLE_AFTER: Duration = Duration::from_millis(5);
 /// Answers a settling transaction takes at most.
-const SETTLE_ROWS: usize = 500;
+const SETTLE_ROWS: usize = 1_000;
 /// A row that could not be renewed for so long has its ask cancelled.
 const GIVE_UP: Duration = Duration::from_secs(25);
 /// A pass claims no more rows after so long; the next begins at once.
@@ -120,21 +120,17 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
         let mut sum = Passed::default();
         let began = env.clock.monotonic();
         loop {
-            let gathered = gather(env, &mut asks).await;
             let stopping = watch.why() != Why::Nothing;
+            let free = self.job.slots().saturating_sub(asks.len());
             let long = env.clock.monotonic() >= began + PASS_TIME;
-            let free = if stopping || long { 0 } else { self.job.slots().saturating_sub(asks.len()) };
-            // While answers are written, the next rows are claimed.
-            let late = sum.lateness_ms;
-            let (settled, claimed) =
-                tokio::join!(self.settle(env, &run, wake, gathered, late), self.fill(env, &run, free, &mut asks));
-            let (claimed, filled) = claimed;
-            sum.add(settled);
-            sum.add(filled);
+            let claimed =
+                if stopping || long || free == 0 { 0 } else { self.fill(env, &run, free, &mut asks, &mut sum).await };
             if asks.is_empty() && claimed == 0 {
                 sum.more = long && !stopping;
                 return sum;
             }
+            let gathered = gather(env, &mut asks).await;
+            self.settle(env, &run, wake, gathered, &mut sum).await;
         }
     }
 
@@ -237,21 +233,22 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
         }
     }
 
-    /// Claims as many rows as there are free slots and begins to ask about them. How many.
+    /// Claims as many rows as there are free slots and begins to ask about them.
     async fn fill(
         &self,
         env: &Env<S>,
         run: &Run,
         free: usize,
         asks: &mut JoinSet<Asked<J::Row, J::Answer>>,
-    ) -> (usize, Passed) {
-        let mut sum = Passed::default();
-        if free == 0 {
-            return (0, sum);
-        }
+        sum: &mut Passed,
+    ) -> usize {
         let rows = match self.claim(env, free as u64).await {
             Ok(rows) => rows,
-            Err(error) => return (0, Passed::failed(&error)),
+            Err(error) => {
+                sum.transient |= error.is_transient();
+                sum.error.get_or_insert((Outcome::Failed, error.to_string()));
+                return 0;
+            }
         };
         let now = env.clock.now();
         let claimed = rows.len();
@@ -281,7 +278,7 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
                 &env.work,
             );
         }
-        (claimed, sum)
+        claimed
     }
 
     async fn claim(&self, env: &Env<S>, limit: u64) -> Result<Vec<Leased<J::Row>>, JobError> {

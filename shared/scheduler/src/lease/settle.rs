@@ -3,9 +3,9 @@
 use super::{Answered, Asked, LeaseBody};
 use crate::{
     JobError,
-    body::{Caught, Env, Passed, caught},
+    body::{Caught, Env, caught},
     kinds::{Held, Lease, Run},
-    ledger::Wake,
+    ledger::{Outcome, Wake},
     store::{Store, Window},
     tick::roll_back,
 };
@@ -18,9 +18,8 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
         run: &Run,
         wake: Wake,
         gathered: Vec<Asked<J::Row, J::Answer>>,
-        lateness_ms: i64,
-    ) -> Passed {
-        let mut sum = Passed { lateness_ms, ..Passed::default() };
+        sum: &mut crate::body::Passed,
+    ) {
         let (mut answers, mut back, mut lost) = (Vec::new(), Vec::new(), 0);
         for asked in gathered {
             match asked {
@@ -32,7 +31,7 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
         self.fenced(env, lost);
         let mut parts = vec![(&answers[..], &back[..])];
         while let Some((answers, back)) = parts.pop() {
-            match self.write(env, run, wake, answers, back, lateness_ms).await {
+            match self.write(env, run, wake, answers, back, sum.lateness_ms).await {
                 Ok(items) => sum.items += items,
                 Err(error) if !error.is_transient() && answers.len() > 1 => {
                     let (left, right) = answers.split_at(answers.len() / 2);
@@ -41,7 +40,8 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
                 Err(error) => {
                     // The rows stay leased; when the lease ends they are due again with the same attempt number.
                     tracing::warn!(job = %self.name, %error, "an answer was not settled; its row is due again when the lease ends");
-                    sum.add(Passed::failed(&error));
+                    sum.transient |= error.is_transient();
+                    sum.error.get_or_insert((Outcome::Failed, error.to_string()));
                 }
             }
         }
@@ -50,7 +50,6 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
                 hands.remove(&id);
             }
         });
-        sum
     }
 
     fn fenced(&self, env: &Env<S>, rows: u64) {
