@@ -76,15 +76,6 @@ impl Sql {
         format!("= ANY ({})", self.bind(list))
     }
 
-    /// `IN (…)` over whole numbers.
-    pub fn numbers(&mut self, numbers: &[i64]) -> String {
-        if self.sqlite() {
-            let name = self.bind(json!(numbers).to_string());
-            return format!("IN (SELECT value FROM json_each({name}))");
-        }
-        format!("= ANY ({})", self.bind(numbers.to_vec()))
-    }
-
     /// A list of rows as a table `x`, in their order; all columns are as long. One parameter on SQLite, one for each
     /// column on PostgreSQL, which reads an array several times faster than JSON.
     pub fn rows<const N: usize>(&mut self, columns: [(&str, Cells); N]) -> String {

@@ -1,7 +1,6 @@
 //! The relay: what is recorded is sent, oldest first, and marked when the broker has it.
 
 mod keys;
-mod upkeep;
 
 use std::{
     collections::HashMap,
@@ -20,9 +19,17 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::{keys::Blocked, upkeep::Upkeep};
+use self::keys::Blocked;
 use crate::{RelayConfig, Store, store::OutboxRow};
 
+/// Rows deleted by one statement.
+const PRUNE_BATCH: u64 = 1_000;
+/// Such statements in one upkeep at most.
+const PRUNE_BATCHES: usize = 200;
+/// How often old rows are deleted and the backlog is counted.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How soon it is looked whether this relay became the active one.
+const FIRST_UPKEEP: Duration = Duration::from_millis(200);
 /// After an error of the database.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -45,10 +52,6 @@ pub struct Relay {
     leased_until: DateTime<Utc>,
     blocked: Blocked,
     topics_made: bool,
-    /// Read while the batch before it was sent.
-    ahead: Vec<OutboxRow>,
-    /// Positions that the broker has and that are not marked yet; at most a batch.
-    unmarked: Vec<i64>,
 }
 
 /// Wakes a relay.
@@ -116,8 +119,6 @@ impl Relay {
             leased_until,
             blocked: Blocked::default(),
             topics_made: false,
-            ahead: Vec::new(),
-            unmarked: Vec::new(),
         }
     }
 
@@ -174,9 +175,8 @@ impl Relay {
     }
 
     async fn resign(&mut self) {
-        let epoch = self.epoch;
-        self.forget(None);
-        if let Some(epoch) = epoch
+        self.wake.0.active.store(false, Ordering::Relaxed);
+        if let Some(epoch) = self.epoch.take()
             && let Err(fault) = self.store.resign(&self.owner, epoch, (self.now)()).await
         {
             tracing::debug!(service = %self.service, %fault, "the relay's lease ends by itself");
@@ -186,79 +186,15 @@ impl Relay {
     async fn turn(&mut self) -> Result<Turn, Fault> {
         let Some(epoch) = self.lease().await? else { return Ok(Turn::Standby) };
         self.make_topics().await;
-        let mut rows = std::mem::take(&mut self.ahead);
+        let blocked = self.blocked.keys();
+        let rows = self.store.waiting(self.config.batch, &blocked).await?;
+        let rows = self.capped(rows);
         if rows.is_empty() {
-            rows = self.read(&self.unmarked).await?;
+            return Ok(Turn::Idle);
         }
-        if rows.is_empty() {
-            return if self.unmarked.is_empty() { Ok(Turn::Idle) } else { self.mark(&[], epoch).await };
-        }
-        // While the broker takes this batch, the one before it is marked and the one after it is read.
-        let known: Vec<i64> = self.unmarked.iter().copied().chain(rows.iter().map(|row| row.position)).collect();
-        let (answers, ahead, marked) = tokio::join!(
-            self.producer.send(rows.iter().map(record).collect()),
-            self.read(&known),
-            self.store.mark(&self.unmarked, &self.owner, epoch, (self.now)()),
-        );
-        if !marked? {
-            return Ok(self.came_back_too_late());
-        }
-        self.unmarked.clear();
-        let all_kept = answers.iter().all(Result::is_ok);
-        let ahead = ahead.unwrap_or_default();
-        if all_kept && !ahead.is_empty() {
-            self.unmarked = rows.iter().map(|row| row.position).collect();
-            self.ahead = ahead;
-            self.kept(rows.iter());
-            return Ok(Turn::Sent);
-        }
-        // What was read ahead may have to wait for what failed.
+        let answers = self.producer.send(rows.iter().map(record).collect()).await;
         self.settle(&rows, &answers, epoch).await?;
         Ok(Turn::Sent)
-    }
-
-    /// What waits, oldest first, but for these positions; the first rows of each key.
-    async fn read(&self, known: &[i64]) -> Result<Vec<OutboxRow>, Fault> {
-        let rows = self.store.waiting(self.config.batch, &self.blocked.keys(), known).await?;
-        Ok(self.capped(rows))
-    }
-
-    /// Marks what the broker has, and these.
-    async fn mark(&mut self, positions: &[i64], epoch: i64) -> Result<Turn, Fault> {
-        let all: Vec<i64> = self.unmarked.iter().chain(positions).copied().collect();
-        if !self.store.mark(&all, &self.owner, epoch, (self.now)()).await? {
-            return Ok(self.came_back_too_late());
-        }
-        self.unmarked.clear();
-        Ok(Turn::Sent)
-    }
-
-    /// The marks were refused: another relay is active, and sends these rows again with the same ids.
-    fn came_back_too_late(&mut self) -> Turn {
-        self.forget(None);
-        tracing::warn!(service = %self.service, "another replica relays events; this one came back too late");
-        Turn::Sent
-    }
-
-    /// What was in hand belongs to the epoch before.
-    fn forget(&mut self, epoch: Option<i64>) {
-        self.epoch = epoch;
-        self.wake.0.active.store(epoch.is_some(), Ordering::Relaxed);
-        self.ahead.clear();
-        self.unmarked.clear();
-    }
-
-    /// The broker has these rows.
-    fn kept<'a>(&mut self, rows: impl Iterator<Item = &'a OutboxRow>) {
-        let mut of_topic: HashMap<&str, u64> = HashMap::new();
-        for row in rows {
-            *of_topic.entry(&row.topic).or_default() += 1;
-            self.blocked.free(&row.key);
-        }
-        for (topic, count) in of_topic {
-            metrics::counter!("kafka_messages_produced_total", "service" => self.service.clone(), "topic" => topic.to_owned())
-                .increment(count);
-        }
     }
 
     /// The epoch under which this relay is active; renewed at a third of the lease.
@@ -267,12 +203,11 @@ impl Relay {
         let lease = TimeDelta::from_std(self.config.lease).unwrap_or(TimeDelta::seconds(15));
         if self.epoch.is_none() || now > self.leased_until - lease * 2 / 3 {
             let epoch = self.store.lease(&self.owner, now, now + lease).await?;
-            if self.epoch != epoch {
-                self.forget(epoch);
-                if epoch.is_some() {
-                    tracing::info!(service = %self.service, epoch, "this replica relays events now");
-                }
+            if epoch.is_some() && self.epoch != epoch {
+                tracing::info!(service = %self.service, epoch, "this replica relays events now");
             }
+            self.epoch = epoch;
+            self.wake.0.active.store(epoch.is_some(), Ordering::Relaxed);
             self.leased_until = now + lease;
         }
         Ok(self.epoch)
@@ -324,11 +259,22 @@ impl Relay {
             }
         }
         let positions: Vec<i64> = marked.iter().map(|row| row.position).collect();
-        self.mark(&positions, epoch).await?;
-        if self.epoch.is_none() {
+        if !self.store.mark(&positions, &self.owner, epoch, (self.now)()).await? {
+            // The marks were refused: another relay is active, and sends these rows again with the same ids.
+            self.epoch = None;
+            self.wake.0.active.store(false, Ordering::Relaxed);
+            tracing::warn!(service = %self.service, "another replica relays events; this one came back too late");
             return Ok(());
         }
-        self.kept(marked.into_iter());
+        let mut of_topic: HashMap<&str, u64> = HashMap::new();
+        for row in &marked {
+            *of_topic.entry(&row.topic).or_default() += 1;
+            self.blocked.free(&row.key);
+        }
+        for (topic, count) in of_topic {
+            metrics::counter!("kafka_messages_produced_total", "service" => self.service.clone(), "topic" => topic.to_owned())
+                .increment(count);
+        }
         for (row, why) in refused {
             tracing::error!(service = %self.service, event = %row.id, topic = %row.topic, why, "the broker refuses an event; it is among the dead letters");
             self.store.bury(row.id, why, (self.now)()).await.map_err(as_fault)?;
@@ -340,6 +286,53 @@ impl Relay {
             self.blocked.block(key);
         }
         Ok(())
+    }
+}
+
+/// What goes on beside the sending, also while a send waits for a broker that is away.
+struct Upkeep {
+    service: String,
+    store: Store,
+    retention: Duration,
+    now: Now,
+    wake: RelayHandle,
+}
+
+impl Upkeep {
+    async fn run(self, stop: CancellationToken) {
+        self.tell(0.0, 0.0);
+        let mut wait = FIRST_UPKEEP;
+        while !stop.is_cancelled() {
+            if self.wake.0.active.load(Ordering::Relaxed) {
+                wait = UPKEEP;
+                if let Err(fault) = self.once().await {
+                    tracing::debug!(service = %self.service, %fault, "the outbox was not counted");
+                }
+            }
+            let _stopped = tokio::time::timeout(wait, stop.cancelled()).await;
+        }
+    }
+
+    /// Deletes old published rows and counts what waits.
+    async fn once(&self) -> Result<(), Fault> {
+        let now = (self.now)();
+        let before = now - TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::days(7));
+        // As fast as rows come, or the table grows; but not for ever.
+        for _ in 0..PRUNE_BATCHES {
+            if self.store.prune(before, PRUNE_BATCH).await? < PRUNE_BATCH {
+                break;
+            }
+        }
+        let waiting = self.store.backlog().await?;
+        let lag = waiting.oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64().max(0.0));
+        #[expect(clippy::cast_precision_loss, reason = "a count for people")]
+        self.tell(waiting.rows as f64, lag);
+        Ok(())
+    }
+
+    fn tell(&self, pending: f64, oldest_seconds: f64) {
+        metrics::gauge!("outbox_pending", "service" => self.service.clone()).set(pending);
+        metrics::gauge!("outbox_oldest_seconds", "service" => self.service.clone()).set(oldest_seconds);
     }
 }
 

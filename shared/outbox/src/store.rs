@@ -124,22 +124,17 @@ impl Store {
         sql.run(&self.db, &text).await.map(drop)
     }
 
-    /// What is not published yet, oldest first, without these keys and positions.
-    pub(crate) async fn waiting(&self, limit: u64, without: &[&str], known: &[i64]) -> Result<Vec<OutboxRow>, Fault> {
+    /// What is not published yet, oldest first, without these keys.
+    pub(crate) async fn waiting(&self, limit: u64, without: &[&str]) -> Result<Vec<OutboxRow>, Fault> {
         let mut sql = self.sql();
         let without = match without {
             [] => String::new(),
             keys if sql.sqlite() => format!("AND NOT key {}", sql.words(keys)),
             keys => format!("AND NOT (key {})", sql.words(keys)),
         };
-        let known = match known {
-            [] => String::new(),
-            positions if sql.sqlite() => format!("AND NOT position {}", sql.numbers(positions)),
-            positions => format!("AND NOT (position {})", sql.numbers(positions)),
-        };
         let limit = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let text = format!(
-            "SELECT {COLUMNS} FROM outbox WHERE published_at IS NULL {without} {known} ORDER BY position LIMIT {limit}"
+            "SELECT {COLUMNS} FROM outbox WHERE published_at IS NULL {without} ORDER BY position LIMIT {limit}"
         );
         sql.all(&self.db, &text).await?.iter().map(row).collect()
     }
@@ -152,9 +147,6 @@ impl Store {
         epoch: i64,
         now: DateTime<Utc>,
     ) -> Result<bool, Fault> {
-        if positions.is_empty() {
-            return Ok(true);
-        }
         let mut sql = self.sql();
         let rows = sql.rows([("p", Cells::Big(positions.to_vec()))]);
         let (now, owner, epoch) = (sql.bind(now), sql.bind(owner), sql.bind(epoch));
@@ -162,7 +154,7 @@ impl Store {
             "UPDATE outbox SET published_at = {now} FROM {rows} WHERE position = x.p
              AND EXISTS (SELECT 1 FROM outbox_relay WHERE name = 'relay' AND owner = {owner} AND epoch = {epoch})"
         );
-        Ok(sql.run(&self.db, &text).await? > 0)
+        Ok(sql.run(&self.db, &text).await? > 0 || positions.is_empty())
     }
 
     /// Moves a row to the dead letters, in one transaction. False: it is not there, or published.

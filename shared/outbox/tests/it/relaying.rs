@@ -54,7 +54,7 @@ async fn what_follows_a_record_that_was_not_kept_is_not_taken_for_sent() {
 }
 
 #[tokio::test]
-async fn what_was_read_while_a_batch_was_sent_waits_for_what_that_batch_did_not_bring() {
+async fn batches_wait_for_what_the_one_before_them_did_not_bring() {
     for world in World::both().await {
         let key = Uuid::now_v7();
         for sequence in 1..=6 {
