@@ -1,6 +1,6 @@
 //! Helpers for jobs over rows: one statement to lock due rows, one to lease them.
 
-use std::{collections::HashMap, marker::PhantomData};
+use std::{collections::BTreeMap, marker::PhantomData};
 
 use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult};
 use uuid::Uuid;
@@ -96,7 +96,7 @@ impl LeaseTable {
             "SELECT id, due_at FROM {table} WHERE due_at <= {now} AND ({condition})
              ORDER BY due_at, id LIMIT {limit} {lock}"
         );
-        let due: HashMap<Uuid, Option<Instant>> = sql
+        let due: BTreeMap<Uuid, Option<Instant>> = sql
             .all(tx, &text)
             .await?
             .iter()
@@ -180,7 +180,7 @@ fn held(rows: &[QueryResult]) -> Result<Vec<Held>, JobError> {
     Ok(rows.iter().map(held).collect::<Result<Vec<Held>, StoreError>>()?)
 }
 
-fn leased<R: FromQueryResult>(row: &QueryResult, due: &HashMap<Uuid, Option<Instant>>) -> Result<Leased<R>, JobError> {
+fn leased<R: FromQueryResult>(row: &QueryResult, due: &BTreeMap<Uuid, Option<Instant>>) -> Result<Leased<R>, JobError> {
     let read = || -> Result<_, sea_orm::DbErr> {
         let id: Uuid = row.try_get("", "id")?;
         let held = Held { id, epoch: row.try_get("", "lease_epoch")? };
