@@ -26,6 +26,15 @@ impl Checker {
         true
     }
 
+    /// An operator's key that is a day old, by the database's time, may be used for another run.
+    pub(super) fn free_old_key(&mut self, job: &str, run_key: &str, now: Instant) {
+        let key = (job.to_owned(), run_key.to_owned());
+        let queued_at = self.keys.get(&key).and_then(|id| self.runs.get(id)).and_then(|run| run.queued_at);
+        if queued_at.is_some_and(|at| now - at >= chrono::TimeDelta::days(1)) {
+            self.keys.remove(&key);
+        }
+    }
+
     fn track(&mut self, job: &str, id: Uuid, nominal: Option<Instant>) {
         if let Some(nominal) = nominal {
             self.newest.entry(job.to_owned()).or_default().insert((nominal, id));

@@ -73,6 +73,7 @@ impl Checker {
                 into_run: None,
                 input: None,
             };
+            self.free_old_key(&row.job, &row.run_key, moment.database);
             if !self.insert(&row.job, &new, overlap, true, moment.database) {
                 self.fail(moment, format!("{}: {} is queued twice", row.job, row.run_key));
             }
