@@ -118,7 +118,9 @@ pub(super) fn wait(row: &mut RunRow, until: Instant) {
 /// The row's owner died. True: the row goes on (attempt + 1); false: it is final.
 pub(super) fn lose(row: &mut RunRow, resume: bool, superseded: bool, now: Instant) -> bool {
     append(row, Outcome::Lost, now);
-    let losses = row.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Lost).count();
+    // One whose owner came back and reported itself was lost no less.
+    let lost = |outcome| matches!(outcome, Outcome::Lost | Outcome::Fenced);
+    let losses = row.attempts.iter().filter(|attempt| lost(attempt.outcome)).count();
     let reason = if losses >= LOSSES_MAX {
         "crashed its worker 3 times"
     } else if !resume {
