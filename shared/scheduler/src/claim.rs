@@ -277,7 +277,9 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             Err(error) => return Batch::Bad(Vec::new(), Outcome::Failed, error.to_string()),
         };
         pass.watch.session(env.store.session(&tx));
-        let take = Take { job: pass.run.job.clone(), now: pass.until.unwrap_or(now), limit, only };
+        // A run's own now is an estimate of the store's, which may still be behind it: nothing is dealt with early.
+        let until = pass.until.map_or(now, |until| until.min(now));
+        let take = Take { job: pass.run.job.clone(), now: until, limit, only };
         let rows = match caught(self.job.take(&mut tx, &take)).await {
             Caught::Answer(Ok(rows)) => rows,
             Caught::Answer(Err(error)) => return bad(env, tx, Vec::new(), error).await,

@@ -236,9 +236,9 @@ pub fn set_back(row: &ScheduleRow, now: Instant) -> Option<Decision> {
     ahead.then(|| Decision { next_at: Some(first), ..plain(row, now) })
 }
 
-/// Whether the instant after the one a run stands for is due already, so that a lost attempt of it is final.
-pub fn superseded(row: &ScheduleRow, run: &RunRow, now: Instant) -> bool {
-    run.nominal_at.and_then(|nominal| row.spec.next_after(row.anchor_at, nominal)).is_some_and(|next| next <= now)
+/// The instant after the one a run stands for; once it is due, a lost attempt of the run is final.
+pub fn superseded_at(row: &ScheduleRow, run: &RunRow) -> Option<Instant> {
+    run.nominal_at.and_then(|nominal| row.spec.next_after(row.anchor_at, nominal))
 }
 
 /// The next `count` firings after `now`.

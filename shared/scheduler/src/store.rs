@@ -76,8 +76,14 @@ pub struct Recovery {
     pub job: String,
     /// Take it over in the same row (Tick, Steps); else it ends as `lost` (Claim, Lease: their rows are due again).
     pub resume: bool,
-    /// Runs whose next instant is due already: lost, they are final.
-    pub superseded: Vec<Uuid>,
+    /// Runs, and when the instant after theirs is due; from then on, by the store's clock, a lost run is final.
+    pub superseded: Vec<(Uuid, Instant)>,
+}
+
+impl Recovery {
+    pub(crate) fn supersedes(&self, run: Uuid, now: Instant) -> bool {
+        self.superseded.iter().any(|(superseded, at)| *superseded == run && *at <= now)
+    }
 }
 
 /// What was found of dead owners.

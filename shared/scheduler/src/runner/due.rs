@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{Instant, ledger::Wake};
 
-/// Hints are gathered for so long before the next due time is read.
+/// A hint is followed at once, but the next due time is read no more often than this: what comes meanwhile is gathered.
 pub(crate) const DEBOUNCE: Duration = Duration::from_millis(2);
 /// Due rows that others have locked: look again after this, doubling to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(20);
@@ -26,6 +26,8 @@ pub(crate) struct DueState {
     wake: Option<Wake>,
     /// Read the next due time at this monotonic moment.
     read_at: Option<Duration>,
+    /// The last read began at this monotonic moment.
+    last_read: Option<Duration>,
     /// Pass not before this monotonic moment.
     not_before: Option<Duration>,
     reading: bool,
@@ -53,7 +55,8 @@ impl DueState {
         if self.reading || self.passing {
             self.again = true;
         } else {
-            self.read_at.get_or_insert(monotonic + DEBOUNCE);
+            let gathered = self.last_read.map_or(monotonic, |last| monotonic.max(last + DEBOUNCE));
+            self.read_at.get_or_insert(gathered);
         }
     }
 
@@ -129,6 +132,7 @@ impl DueState {
         }
         if self.read_at.is_some_and(|at| at <= monotonic) {
             self.read_at = None;
+            self.last_read = Some(monotonic);
             self.reading = true;
             return Some(Do::Read { hinted: std::mem::take(&mut self.hinted) });
         }

@@ -53,6 +53,25 @@ async fn without_any_hint_a_row_is_at_most_a_sweep_late() {
 }
 
 #[tokio::test]
+async fn a_run_whose_process_is_ahead_deals_with_no_row_before_the_store_says_that_it_is_due() {
+    let (of_the_store, ahead) = (clock(), clock());
+    ahead.step(TimeDelta::seconds(5));
+    let (store, _keep) = memory(&of_the_store);
+    let job = Deal::default();
+    let replica = Replica::start(&store, &ahead, [deal(&job)]);
+    settle().await;
+    let row = due_in(&store, &of_the_store, 2, 1)[0];
+    let run = replica.running.handle().run("deal", None, None).await.unwrap();
+    settle().await;
+    assert!(store.rows(ROWS)[0].due_at.is_some(), "{row} is due in two seconds");
+    assert_eq!(replica.runs("deal").await[0].id, run.id);
+    of_the_store.advance(Duration::from_secs(2));
+    replica.running.handle().run("deal", None, None).await.unwrap();
+    settle().await;
+    assert!(store.rows(ROWS)[0].due_at.is_none());
+}
+
+#[tokio::test]
 async fn poison_rows_are_set_aside_and_the_others_go_through() {
     let clock = clock();
     let (store, _keep) = memory(&clock);

@@ -94,7 +94,7 @@ struct Drive<'a> {
     generation: usize,
     configured: Vec<usize>,
     enabled: Vec<bool>,
-    rows: Vec<(Uuid, bool)>,
+    rows: Vec<(Uuid, bool, Instant)>,
 }
 
 /// Runs the events of a plan that `keep` has, and the quiet after them.
@@ -218,7 +218,7 @@ impl Drive<'_> {
                 let id = Uuid::from_u128((0xd0e0 << 112) | (u128::from(is_lease) << 96) | (serial * 7 + serial / 3));
                 if !is_lease || leases {
                     self.store.put(table, DueRow { id, due_at, ..DueRow::default() });
-                    self.rows.push((id, is_lease));
+                    self.rows.extend(due_at.map(|due_at| (id, is_lease, due_at)));
                 }
             }
         }
@@ -330,7 +330,9 @@ impl Drive<'_> {
         let moment = Moment { at, database, replica: "at the end" };
         if state.checker.wrong.is_empty() {
             state.checker.verify(moment, &found);
-            for (id, is_lease) in &self.rows {
+            // After a step back of the database's clock some are not due by the end.
+            let due = self.rows.iter().filter(|(.., due_at)| *due_at < database - TimeDelta::seconds(10));
+            for (id, is_lease, _) in due {
                 if (*is_lease || !poison(*id)) && !state.checker.took_effect(*id) {
                     state.checker.fail(moment, format!("row {id} was never dealt with"));
                 }

@@ -132,7 +132,7 @@ impl Ctl {
         for mut row in running.into_iter().filter(|row| dead(row, stale, self.now)) {
             let Some(recovery) = jobs.iter().find(|recovery| recovery.job == row.job) else { continue };
             let seen = row.epoch;
-            let superseded = recovery.superseded.contains(&row.id);
+            let superseded = recovery.supersedes(row.id, self.now);
             if rules::lose(&mut row, recovery.resume, superseded, self.now) {
                 let epoch = row.epoch + 1;
                 rules::begin(&mut row, epoch, owner, self.now, lease);

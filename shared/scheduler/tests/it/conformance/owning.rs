@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use scheduler::{
-    clock::ManualClock,
+    clock::{Clock, ManualClock},
     kinds::Held,
     ledger::{Ending, Outcome, RunState, Wake},
     schedule::Overlap,
@@ -77,7 +77,7 @@ mod the_third_loss_is_final_and_so_is_one_whose_next_instant_came {
             clock.advance(Duration::from_secs(60));
             let held = running(&store, &clock, Overlap::Skip).await;
             clock.advance(LEASE + Duration::from_secs(1));
-            let superseded = if is_superseded { vec![held.id] } else { Vec::new() };
+            let superseded = if is_superseded { vec![(held.id, clock.now())] } else { Vec::new() };
             let recovered = store.recover(&recovery(resume, superseded), &[], "b", LEASE).await.unwrap();
             assert_eq!(recovered.ended[0].outcome, Some(Outcome::Lost));
             assert!(recovered.ended[0].epoch > held.epoch, "the dead owner may only be asleep");
@@ -88,7 +88,10 @@ mod the_third_loss_is_final_and_so_is_one_whose_next_instant_came {
             both.push(running(&store, &clock, Overlap::AllowAll).await.id);
         }
         clock.advance(LEASE + Duration::from_secs(1));
-        let recovered = store.recover(&recovery(true, vec![both[0]]), &[], "b", LEASE).await.unwrap();
+        // One instant is due by the store's clock, the other a moment later.
+        let (due, ahead) = (clock.now(), clock.now() + Duration::from_micros(1));
+        let superseded = vec![(both[0], due), (both[1], ahead)];
+        let recovered = store.recover(&recovery(true, superseded), &[], "b", LEASE).await.unwrap();
         let ids = |rows: &[scheduler::ledger::RunRow]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
         assert_eq!((ids(&recovered.ended), ids(&recovered.resumed)), (vec![both[0]], vec![both[1]]), "each by itself");
     }
