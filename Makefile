@@ -82,7 +82,7 @@ bench: ## Figures, as ratios to limits measured in the same run
 	@cargo build --quiet --release --package blog --package belfry
 	@BELFRY_POSTGRES=durable $(servers)/with-servers.sh cargo bench --package blog --bench figures -- $(args)
 
-bench-peers: ## What River and graphile-worker reach with the same work in the same rounds; without its toolchain a peer is left out
+bench-peers: ## What eight peers reach with the same work in the same rounds; without its toolchain a peer is left out
 	@$(servers)/prerequisites.sh test
 	@shared/test-kit/peers/build.sh
 	@BELFRY_POSTGRES=durable $(servers)/with-servers.sh cargo bench --package blog --bench figures -- peers $(args)

@@ -15,6 +15,10 @@ mod fires;
 mod idle;
 #[path = "figures/lateness.rs"]
 mod lateness;
+#[path = "figures/limits.rs"]
+mod limits;
+#[path = "figures/nudge.rs"]
+mod nudge;
 #[path = "figures/peers.rs"]
 mod peers;
 #[path = "figures/rows.rs"]
@@ -39,13 +43,19 @@ pub(crate) struct Size {
     /// Posts whose lateness is measured.
     pub(crate) samples: usize,
     /// Schedules in one process.
-    pub(crate) schedules: [usize; 3],
+    pub(crate) schedules: &'static [usize],
 }
 
-const FULL: Size =
-    Size { rounds: 3, due: 700_000, burst: 100_000, waiting: 1_000_000, samples: 200, schedules: [1, 1_000, 100_000] };
+const FULL: Size = Size {
+    rounds: 3,
+    due: 700_000,
+    burst: 100_000,
+    waiting: 1_000_000,
+    samples: 200,
+    schedules: &[1, 1_000, 10_000, 100_000, 1_000_000],
+};
 const QUICK: Size =
-    Size { rounds: 1, due: 100_000, burst: 20_000, waiting: 20_000, samples: 40, schedules: [1, 100, 10_000] };
+    Size { rounds: 1, due: 100_000, burst: 20_000, waiting: 20_000, samples: 40, schedules: &[1, 1_000, 10_000] };
 
 /// The program that is measured.
 const BLOG: &str = env!("CARGO_BIN_EXE_blog");
@@ -57,6 +67,12 @@ fn main() {
     let size = if quick { QUICK } else { FULL };
     let wanted = |name: &str| only.as_deref().is_none_or(|only| name.contains(only));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [_, mode, count] = &arguments[..]
+        && mode == "fires"
+    {
+        return runtime.block_on(fires::as_peer(count.parse().expect("a count")));
+    }
     runtime.block_on(async {
         let mut table = Table::default();
         for round in 0..size.rounds {
@@ -64,6 +80,9 @@ fn main() {
             // Peers are asked only by name: they need their toolchains.
             if only.as_deref() == Some("peers") {
                 peers::measure(&mut table, size).await;
+            }
+            if wanted("limits") {
+                limits::measure(&mut table).await;
             }
             if wanted("burn") {
                 burn::measure(&mut table, size).await;
@@ -76,6 +95,9 @@ fn main() {
             }
             if wanted("lateness") {
                 lateness::measure(&mut table, size).await;
+            }
+            if wanted("nudge") {
+                nudge::measure(&mut table, size).await;
             }
             if wanted("fires") {
                 fires::measure(&mut table, size).await;
@@ -93,9 +115,15 @@ pub(crate) async fn home() -> Home {
     Home::servers().await
 }
 
+/// Lets time pass.
+pub(crate) async fn wait(duration: std::time::Duration) {
+    tokio::time::timeout(duration, std::future::pending::<()>()).await.expect_err("it never ends");
+}
+
 /// A value in the middle, and one near the end: the 50th and 99th percentile.
 pub(crate) fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
-    let at = |part: usize| values[(values.len() * part / 100).min(values.len() - 1)];
+    let at = |part: usize| values.get((values.len() * part / 100).min(values.len().saturating_sub(1))).copied();
+    let at = |part| at(part).unwrap_or(f64::NAN);
     (at(50), at(99))
 }

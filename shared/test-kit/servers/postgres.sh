@@ -19,7 +19,7 @@ fi
 options=(-c listen_addresses=127.0.0.1 -c port="$port" -c unix_socket_directories="$dir" -c max_connections=300
     -c dynamic_shared_memory_type=mmap)
 if [ "$mode" = durable ]; then
-    options+=(-c shared_buffers=512MB)
+    options+=(-c shared_buffers=512MB -c shared_preload_libraries=pg_stat_statements)
 else
     options+=(-c shared_buffers=128MB -c fsync=off -c synchronous_commit=off -c full_page_writes=off)
 fi

@@ -20,6 +20,7 @@ use scheduler::{
 };
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, FromQueryResult};
 use sqlx::{Connection, Executor, PgConnection};
+use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use crate::{Size, cpu::Cpu, table::Table};
@@ -28,7 +29,7 @@ use crate::{Size, cpu::Cpu, table::Table};
 const BATCH: i64 = 1_000;
 
 #[derive(FromQueryResult, Clone)]
-struct Row {
+pub(crate) struct Row {
     id: Uuid,
     due_at: Option<scheduler::Instant>,
 }
@@ -43,9 +44,11 @@ async fn delete(tx: &SqlTx, ids: &[Uuid]) -> Result<(), JobError> {
 }
 
 /// Deletes rows that are due, with an event for each if asked to.
-struct Burn {
-    with_events: bool,
-    done: Arc<AtomicU64>,
+pub(crate) struct Burn {
+    pub(crate) with_events: bool,
+    pub(crate) done: Arc<AtomicU64>,
+    /// Hears which rows are acted on, and when.
+    pub(crate) started: Option<UnboundedSender<(Uuid, Instant)>>,
 }
 
 #[async_trait]
@@ -73,6 +76,12 @@ impl Claim<SqlTx> for Burn {
     }
 
     async fn act(&self, tx: &mut SqlTx, rows: Vec<Row>, run: &Run) -> Result<(), JobError> {
+        if let Some(started) = &self.started {
+            let now = Instant::now();
+            for row in &rows {
+                started.send((row.id, now)).expect("somebody listens");
+            }
+        }
         if self.with_events {
             let event = |row: &Row| {
                 let (title, slug) = ("A post".to_owned(), "a-post".to_owned());
@@ -137,13 +146,13 @@ impl Lease<SqlTx> for Ask {
 }
 
 /// A database of its own with so many due rows.
-struct Filled {
-    url: String,
-    rows: PgConnection,
+pub(crate) struct Filled {
+    pub(crate) url: String,
+    pub(crate) rows: PgConnection,
 }
 
 impl Filled {
-    async fn with(count: i32) -> Self {
+    pub(crate) async fn with(count: i32) -> Self {
         let url = test_kit::database().await;
         let db = connected(&url).await;
         let tables = scheduler::tables::create(db.get_database_backend());
@@ -168,13 +177,13 @@ impl Filled {
     }
 }
 
-async fn connected(url: &str) -> DatabaseConnection {
+pub(crate) async fn connected(url: &str) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.max_connections(8).sqlx_logging(false);
     Database::connect(options).await.expect("the database answers")
 }
 
-fn settings() -> JobSettings {
+pub(crate) fn settings() -> JobSettings {
     let spec = Spec::every(Duration::from_secs(86_400));
     JobSettings { run_on_start: false, spec: spec.clone(), ..JobSettings::of(spec.schedule) }
 }
@@ -274,8 +283,8 @@ pub(crate) fn put(table: &mut Table, name: &str, burned: &Burned, limit: Option<
     table.put(&format!("{name}: processor"), "s/1,000", burned.cpu);
 }
 
-fn claim(done: Arc<AtomicU64>) -> Job<SqlStore> {
-    Job::claim("burn", "", settings(), Burn { with_events: false, done })
+pub(crate) fn claim(done: Arc<AtomicU64>) -> Job<SqlStore> {
+    Job::claim("burn", "", settings(), Burn { with_events: false, done, started: None })
 }
 
 fn lease(done: Arc<AtomicU64>) -> Job<SqlStore> {
@@ -309,7 +318,7 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     let limit = Some((limit, "plain SQL, lock and delete, 4 connections"));
     put(table, "due rows by Claim", &burned(count, 1, claim).await, limit);
     put(table, "due rows by Lease", &burned(count, 1, lease).await, limit);
-    let told = |done| Job::claim("burn", "", settings(), Burn { with_events: true, done });
+    let told = |done| Job::claim("burn", "", settings(), Burn { with_events: true, done, started: None });
     put(table, "due rows by Claim, each with an event", &burned(count, 1, told).await, limit);
     for runners in [2, 4, 8] {
         put(table, &format!("due rows by Claim, {runners} replicas"), &burned(count, runners, claim).await, limit);

@@ -35,6 +35,12 @@ impl Cpu {
     }
 }
 
+/// Seconds of a process of its own.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+pub(crate) fn of_process(id: u32) -> f64 {
+    stat(Path::new(&format!("/proc/{id}"))).map_or(0.0, |stat| stat.own as f64 / TICKS)
+}
+
 struct Stat {
     parent: u32,
     /// Its own ticks, and those of children that have ended.

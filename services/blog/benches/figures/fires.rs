@@ -1,6 +1,10 @@
-//! How late runs start, with 1, 1,000 and 100,000 schedules in one process, beside the timer of the runtime.
+//! How late runs start with 1 to 1,000,000 schedules in one process, beside the timer of the runtime and the schedulers of others.
+//!
+//! Each size is a process of its own, this program as `- fires COUNT`, told what peers are told
+//! (`shared/test-kit/peers/README.md`), so that its processor time and memory are its own.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,25 +19,43 @@ use scheduler::{
     store::memory::MemoryStore,
 };
 
-use crate::{Size, percentiles, table::Table};
+use crate::{
+    Size,
+    peers::{Fired, fired, ready},
+    percentiles,
+    table::Table,
+    wait,
+};
 
 /// Seconds over which fires are measured.
-const WINDOW: u64 = 10;
+pub(crate) const WINDOW: u64 = 10;
+/// Schedules beyond which they fire less often than each second.
+const EACH_SECOND: usize = 100_000;
 
 struct Noting {
     spec: Spec,
     clock: Arc<DatabaseClock>,
-    late: Arc<Mutex<Vec<f64>>>,
+    counting: Arc<Counting>,
+}
+
+/// Runs due within the window.
+#[derive(Default)]
+struct Counting {
+    from: Mutex<Option<scheduler::Instant>>,
+    late: Mutex<Vec<f64>>,
 }
 
 #[async_trait]
 impl Local for Noting {
     async fn run(&self, run: &Run) -> Result<u64, JobError> {
-        if let Some(nominal) = run.nominal {
+        let from = *self.counting.from.lock().expect("nobody panics");
+        if let (Some(nominal), Some(from)) = (run.nominal, from) {
             let due = self.spec.fire_at(&run.job, nominal, nominal);
-            let late = (self.clock.now() - due).num_microseconds().unwrap_or(i64::MAX);
-            #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-            self.late.lock().expect("nobody panics").push(late as f64 / 1000.0);
+            if due >= from && due < from + Duration::from_secs(WINDOW) {
+                let late = (self.clock.now() - due).num_microseconds().unwrap_or(i64::MAX);
+                #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+                self.counting.late.lock().expect("nobody panics").push(late as f64 / 1000.0);
+            }
         }
         Ok(1)
     }
@@ -41,11 +63,12 @@ impl Local for Noting {
 
 /// A schedule's interval: a second, or as long as keeps the process at 1,000 runs a second.
 fn interval(schedules: usize) -> Duration {
-    Duration::from_secs((schedules as u64 / 1_000).max(1))
+    Duration::from_secs(if schedules > EACH_SECOND { schedules as u64 / 1_000 } else { 1 })
 }
 
-async fn scheduled(schedules: usize) -> Vec<f64> {
-    let (clock, late) = (DatabaseClock::new(), Arc::new(Mutex::new(Vec::new())));
+/// Told as a peer is.
+pub(crate) async fn as_peer(schedules: usize) {
+    let (clock, counting) = (DatabaseClock::new(), Arc::new(Counting::default()));
     let mut spec = Spec::every(interval(schedules));
     if schedules > 1 {
         // All of them are announced in one moment; spread over the interval, as schedules of real life are.
@@ -54,14 +77,22 @@ async fn scheduled(schedules: usize) -> Vec<f64> {
     let jobs = (0..schedules).map(|number| {
         let settings =
             JobSettings { run_on_start: false, spec: spec.clone(), ..JobSettings::of(spec.schedule.clone()) };
-        let noting = Noting { spec: spec.clone(), clock: Arc::clone(&clock), late: Arc::clone(&late) };
+        let noting = Noting { spec: spec.clone(), clock: Arc::clone(&clock), counting: Arc::clone(&counting) };
         Job::local(&format!("job_{number}"), "", settings, noting)
     });
     let scheduler = Scheduler::new("bench", MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>), clock.clone());
+    ready();
     let running = scheduler.jobs(jobs).start();
-    wait(interval(schedules) + Duration::from_secs(WINDOW)).await;
+    // Each has fired once before those count.
+    wait(Duration::from_secs(3) + Duration::from_millis(schedules as u64 / 20)).await;
+    *counting.from.lock().expect("nobody panics") = Some(clock.now());
+    println!("counting");
+    wait(Duration::from_secs(WINDOW + 1)).await;
+    let late = counting.late.lock().expect("nobody panics").clone();
+    let (middle, end) = percentiles(late.clone());
+    println!("{} {middle} {end}", late.len());
+    ready();
     running.stop(Duration::from_secs(10)).await;
-    late.lock().expect("nobody panics").clone()
 }
 
 /// The runtime's own timer: as many sleeps a second, each until a whole second has passed.
@@ -78,23 +109,27 @@ async fn timer(a_second: usize) -> f64 {
     percentiles(late).1
 }
 
-async fn wait(duration: Duration) {
-    tokio::time::timeout(duration, std::future::pending::<()>()).await.expect_err("it never ends");
+/// Schedules of ours, in a process of their own.
+pub(crate) fn ours(schedules: usize) -> Fired {
+    let this = std::env::current_exe().expect("this program has a path");
+    fired(Path::new(&this), schedules)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub(crate) fn put(table: &mut Table, who: &str, schedules: usize, fired: &Fired, limit: Option<(f64, &'static str)>) {
+    let seconds = interval(schedules).as_secs();
+    let name = format!("{who}: {schedules} schedules, each every {seconds} s");
+    let expected = (schedules as u64 * WINDOW / seconds) as f64;
+    table.put(&format!("{name}: lateness of a run, p50"), "ms", fired.middle);
+    table.put_beside(&format!("{name}: lateness of a run, p99"), "ms", fired.end, limit);
+    table.put(&format!("{name}: did not run in time"), "%", (1.0 - fired.runs / expected) * 100.0);
+    table.put(&format!("{name}: processor"), "% of a core", fired.processor);
+    table.put(&format!("{name}: memory"), "MiB", fired.kib / 1024.0);
 }
 
 pub(crate) async fn measure(table: &mut Table, size: Size) {
-    for schedules in size.schedules {
-        let (limit, late) = (timer(schedules.min(1_000)).await, scheduled(schedules).await);
-        let seconds = interval(schedules).as_secs();
-        let name = format!("lateness of a run, {schedules} schedules, each every {seconds} s");
-        if late.is_empty() {
-            table.put(&format!("{name}: none fired"), "ms", f64::NAN);
-            continue;
-        }
-        let fired = late.len();
-        let (middle, end) = percentiles(late);
-        eprintln!("  {fired} runs");
-        table.put(&format!("{name}, p50"), "ms", middle);
-        table.put_beside(&format!("{name}, p99"), "ms", end, Some((limit, "tokio's timer, p99")));
+    for &schedules in size.schedules {
+        let limit = timer(schedules.min(1_000)).await;
+        put(table, "Belfry", schedules, &ours(schedules), Some((limit, "tokio's timer, p99")));
     }
 }

@@ -1,10 +1,18 @@
-//! What blog costs while nothing is due, and how soon it is there.
+//! What blog and the whole platform cost while nothing is due, and how soon they are there.
 
 use std::time::{Duration, Instant};
 
+use sqlx::{Executor, PgConnection};
 use test_kit::{Home, Process};
 
-use crate::{BLOG, home, rows::resident_kib, table::Table};
+use crate::{BLOG, cpu::of_process, home, rows::resident_kib, table::Table, wait};
+
+/// The program that is the whole platform; `make bench` builds it beside the benches.
+const BELFRY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/belfry");
+/// How long nothing is done.
+const IDLE: Duration = Duration::from_secs(60);
+/// Before that: what a start brings with it is over.
+const SETTLED: Duration = Duration::from_secs(5);
 
 pub(crate) async fn measure(table: &mut Table) {
     for (home, name) in [(Home::embedded(), "embedded"), (home().await, "on servers")] {
@@ -16,19 +24,39 @@ pub(crate) async fn measure(table: &mut Table) {
         let blog = blog.ready().await;
         table.put(&format!("cold start until it listens, {name}"), "ms", up.as_secs_f64() * 1000.0);
         table.put(&format!("cold start until it is ready, {name}"), "ms", began.elapsed().as_secs_f64() * 1000.0);
-        let before = processor_ticks(&blog);
-        let idle = Duration::from_secs(20);
-        tokio::time::timeout(idle, std::future::pending::<()>()).await.expect_err("it never ends");
-        let busy = f64::from(processor_ticks(&blog) - before) / 100.0 / idle.as_secs_f64();
+        wait(SETTLED).await;
+        let mut rows = match home.url() {
+            Some(_) => Some(home.rows("blog").await),
+            None => None,
+        };
+        let (before, calls) = (of_process(blog.id()), statements(rows.as_mut()).await);
+        wait(IDLE).await;
+        let busy = (of_process(blog.id()) - before) / IDLE.as_secs_f64();
+        if let Some(rows) = rows.as_mut() {
+            #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+            let calls = (statements(Some(rows)).await - calls) as f64;
+            table.put("statements in an idle minute, on servers", "a minute", calls);
+        }
         table.put(&format!("processor while idle, {name}"), "% of a core", busy * 100.0);
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        table.put(&format!("memory while idle, {name}"), "MiB", resident_kib(&blog) as f64 / 1024.0);
+        put_memory(table, &format!("memory while idle, {name}"), blog.id());
     }
+    let home = Home::embedded();
+    let platform = Process::platform(BELFRY, &home, &[]).ready().await;
+    wait(SETTLED).await;
+    put_memory(table, "memory of belfry up while idle, embedded", platform.id());
 }
 
-/// Ticks (1/100 s) of the processor a process has used.
-fn processor_ticks(process: &Process) -> i32 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<i32>().ok()).sum()
+fn put_memory(table: &mut Table, name: &str, process: u32) {
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    table.put(name, "MiB", resident_kib(process) as f64 / 1024.0);
+}
+
+/// Statements of others than this connection since the server keeps count, BEGIN and COMMIT included.
+async fn statements(rows: Option<&mut PgConnection>) -> i64 {
+    let Some(rows) = rows else { return 0 };
+    rows.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements SCHEMA public").await.expect("the server counts");
+    let question =
+        "SELECT coalesce(sum(calls), 0)::bigint FROM public.pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
+        WHERE d.datname = current_database() AND s.query NOT LIKE '%pg_stat_statements%'";
+    sqlx::query_scalar(question).fetch_one(rows).await.expect("a count")
 }

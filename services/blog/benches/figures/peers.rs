@@ -8,10 +8,20 @@ use std::{
 
 use sqlx::{Connection, PgConnection};
 
-use crate::{Size, burn, cpu::Cpu, percentiles, table::Table};
+use crate::{
+    Size, burn,
+    cpu::{self, Cpu},
+    fires, nudge, percentiles,
+    rows::resident_kib,
+    table::Table,
+};
 
 /// Jobs whose time from the call that puts them in to their start is measured.
-const ASKED: i32 = 300;
+const ASKED: usize = 300;
+/// Peers of which some thousand jobs a second are known.
+const SLOW: [&str; 1] = ["db-scheduler"];
+/// As many schedules as peers are asked to hold in one process.
+const PEERS_SCHEDULES: usize = 100_000;
 
 /// Where `shared/test-kit/peers/build.sh` put them.
 fn built() -> Vec<PathBuf> {
@@ -23,24 +33,37 @@ fn built() -> Vec<PathBuf> {
     all
 }
 
+/// Says so, and waits to be told to go: the peer's side.
+pub(crate) fn ready() {
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new()).expect("somebody says go");
+}
+
+/// Whether `build.sh` says that the peer knows how.
+fn knows(folder: &Path, mode: &str) -> bool {
+    let modes = std::fs::read_to_string(folder.join("modes")).unwrap_or_default();
+    modes.split_whitespace().any(|known| known == mode)
+}
+
 /// A peer that has made its tables and waits.
 struct Ready {
     child: Child,
     said: std::io::Lines<BufReader<ChildStdout>>,
-    server: PgConnection,
 }
 
 impl Ready {
-    async fn to(folder: &Path, mode: &str, count: i32) -> Self {
-        let url = test_kit::database().await;
-        let server = PgConnection::connect(&url).await.expect("the database answers");
-        let mut command = Command::new(folder.join("run"));
-        command.args([&url, mode, &count.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    fn to(program: &Path, url: &str, mode: &str, count: usize) -> Self {
+        let mut command = Command::new(program);
+        command.args([url, mode, &count.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the peer can be started");
         let said = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let mut ready = Self { child, said, server };
-        assert_eq!(ready.line(), "ready", "{}", folder.display());
+        let mut ready = Self { child, said };
+        ready.expect("ready");
         ready
+    }
+
+    fn expect(&mut self, word: &str) {
+        assert_eq!(self.line(), word);
     }
 
     fn line(&mut self) -> String {
@@ -63,28 +86,84 @@ impl Drop for Ready {
     }
 }
 
+/// What schedules in a process of their own did.
+pub(crate) struct Fired {
+    /// Runs due within the window, as far as they began before its end and a second.
+    pub(crate) runs: f64,
+    /// Median of the lateness, ms.
+    pub(crate) middle: f64,
+    /// 99th percentile, ms.
+    pub(crate) end: f64,
+    /// Per cent of a core while they were counted.
+    pub(crate) processor: f64,
+    /// Resident memory.
+    pub(crate) kib: f64,
+}
+
+pub(crate) fn fired(program: &Path, schedules: usize) -> Fired {
+    let mut peer = Ready::to(program, "-", "fires", schedules);
+    peer.go();
+    peer.expect("counting");
+    let (before, began) = (cpu::of_process(peer.child.id()), std::time::Instant::now());
+    let line = peer.line();
+    let processor = (cpu::of_process(peer.child.id()) - before) / began.elapsed().as_secs_f64() * 100.0;
+    let mut numbers = line.split_whitespace().map(|number| number.parse().expect("a number"));
+    let mut next = || numbers.next().expect("three numbers");
+    let (runs, middle, end) = (next(), next(), next());
+    peer.expect("ready");
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let kib = resident_kib(peer.child.id()) as f64;
+    peer.go();
+    Fired { runs, middle, end, processor, kib }
+}
+
+async fn own_database() -> (String, PgConnection) {
+    let url = test_kit::database().await;
+    let server = PgConnection::connect(&url).await.expect("the database answers");
+    (url, server)
+}
+
 /// Rows a second; a peer that was told to stop is waited for.
 async fn burned(folder: &Path, count: i32) -> burn::Burned {
-    let mut peer = Ready::to(folder, "burn", count).await;
-    let cpu = Cpu::of(&mut peer.server).await.with(peer.child.id());
+    let (url, mut server) = own_database().await;
+    let mut peer = Ready::to(&folder.join("run"), &url, "burn", usize::try_from(count).unwrap_or(0));
+    let cpu = Cpu::of(&mut server).await.with(peer.child.id());
     peer.go();
     let seconds = peer.number();
     burn::Burned { rate: f64::from(count) / seconds, cpu: cpu.since() * 1_000.0 / f64::from(count) }
 }
 
 async fn asked(folder: &Path) -> (f64, f64) {
-    let mut peer = Ready::to(folder, "latency", ASKED).await;
+    let (url, _server) = own_database().await;
+    let mut peer = Ready::to(&folder.join("run"), &url, "latency", ASKED);
     peer.go();
     percentiles((0..ASKED).map(|_| peer.number()).collect())
 }
 
+/// Queues first, then schedulers, each followed by Belfry.
 pub(crate) async fn measure(table: &mut Table, size: Size) {
-    for folder in built() {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        burn::put(table, &format!("{name}: no-op jobs"), &burned(&folder, size.due).await, None);
-        let (middle, end) = asked(&folder).await;
+    let built = built();
+    for folder in built.iter().filter(|folder| knows(folder, "burn")) {
+        let name = name(folder);
+        // One that does some thousand a second is asked for a tenth: it would take minutes.
+        let count = if SLOW.contains(&name.as_str()) { size.due / 10 } else { size.due };
+        burn::put(table, &format!("{name}: no-op jobs"), &burned(folder, count).await, None);
+    }
+    burn::beside_peers(table, size).await;
+    for folder in built.iter().filter(|folder| knows(folder, "latency")) {
+        let (name, (middle, end)) = (name(folder), asked(folder).await);
         table.put(&format!("{name}: from putting a job in to its start, p50"), "ms", middle);
         table.put(&format!("{name}: from putting a job in to its start, p99"), "ms", end);
     }
-    burn::beside_peers(table, size).await;
+    nudge::beside_peers(table).await;
+    for &schedules in size.schedules.iter().filter(|schedules| **schedules <= PEERS_SCHEDULES) {
+        for folder in built.iter().filter(|folder| knows(folder, "fires")) {
+            fires::put(table, &name(folder), schedules, &fired(&folder.join("run"), schedules), None);
+        }
+        fires::put(table, "Belfry", schedules, &fires::ours(schedules), None);
+    }
+}
+
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

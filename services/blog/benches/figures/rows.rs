@@ -87,7 +87,7 @@ async fn published(size: Size, replicas: usize) -> (f64, i64) {
     .await;
     let took = "SELECT extract(epoch FROM max(updated_at) - min(updated_at))::float8 FROM posts";
     let took: f64 = sqlx::query_scalar(took).fetch_one(&mut rows).await.expect("a time");
-    let memory = blogs.iter().map(resident_kib).max().unwrap_or(0);
+    let memory = blogs.iter().map(|blog| resident_kib(blog.id())).max().unwrap_or(0);
     // The last batch began at its time and took as long as any.
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let batches = f64::from(size.burst) / BATCH as f64;
@@ -95,8 +95,8 @@ async fn published(size: Size, replicas: usize) -> (f64, i64) {
 }
 
 /// Resident memory of a process in KiB.
-pub(crate) fn resident_kib(process: &Process) -> i64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+pub(crate) fn resident_kib(process: u32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0)
 }
