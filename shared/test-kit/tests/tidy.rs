@@ -143,8 +143,8 @@ fn no_source_file_is_dead() {
         let path = PathBuf::from(name);
         let module = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let folder = path.parent().expect("a folder");
-        let root =
-            matches!(module.as_str(), "main" | "lib") || folder.ends_with("tests") || folder.ends_with("benches");
+        let root = matches!(module.as_str(), "main" | "lib")
+            || ["tests", "benches", "src/bin"].iter().any(|roots| folder.ends_with(roots));
         let parents = [folder.join("lib.rs"), folder.join("main.rs"), folder.with_extension("rs")];
         let mut texts = parents.iter().filter_map(|parent| all.get(&*parent.to_string_lossy()));
         if !root && !texts.any(|text| declares(text, &module)) {
@@ -208,11 +208,18 @@ fn each_line_says_only_what_its_place_may_say() {
 #[test]
 fn every_dependency_has_a_word_on_what_it_is_for_and_every_version_stands_once() {
     let text = std::fs::read_to_string(project().join("Cargo.toml")).expect("the workspace");
-    let table =
-        text.split("[workspace.dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).expect("a table");
-    let silent = table.lines().filter(|line| line.contains(" = ") && !line.contains(" # "));
-    let mut wrong: Vec<String> = silent.map(|line| format!("no word: {line}")).collect();
+    let silent = |text: &str, table: &str| -> Vec<String> {
+        let table = text.split(table).nth(1).and_then(|rest| rest.split("\n[").next()).expect("a table");
+        let silent = table.lines().filter(|line| line.contains(" = ") && !line.contains(" # "));
+        silent.map(|line| format!("no word: {line}")).collect()
+    };
+    let mut wrong = silent(&text, "[workspace.dependencies]");
     for (name, text) in files("toml").into_iter().filter(|(name, _)| name.ends_with("/Cargo.toml")) {
+        // What is built by itself has versions of its own.
+        if text.contains("\n[workspace]") {
+            wrong.extend(silent(&text, "[dependencies]"));
+            continue;
+        }
         let versions = text.lines().filter(|line| line.contains("version = \"") || line.contains("path = \"../"));
         wrong.extend(versions.map(|line| format!("{name}: {line}")));
     }
