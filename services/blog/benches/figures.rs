@@ -62,12 +62,12 @@ const BLOG: &str = env!("CARGO_BIN_EXE_blog");
 
 fn main() {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let only: Option<String> = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
-    let size = if quick { QUICK } else { FULL };
-    let wanted = |name: &str| only.as_deref().is_none_or(|only| name.contains(only));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let only = arguments.iter().find(|argument| !argument.starts_with("--"));
+    let size = if quick { QUICK } else { FULL };
+    let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     if let [_, mode, count] = &arguments[..]
         && mode == "fires"
     {
@@ -78,7 +78,7 @@ fn main() {
         for round in 0..size.rounds {
             eprintln!("round {} of {}", round + 1, size.rounds);
             // Peers are asked only by name: they need their toolchains.
-            if only.as_deref() == Some("peers") {
+            if only.is_some_and(|only| only == "peers") {
                 peers::measure(&mut table, size).await;
             }
             if wanted("limits") {
@@ -97,7 +97,7 @@ fn main() {
                 lateness::measure(&mut table, size).await;
             }
             if wanted("nudge") {
-                nudge::measure(&mut table, size).await;
+                nudge::measure(&mut table).await;
             }
             if wanted("fires") {
                 fires::measure(&mut table, size).await;
@@ -123,7 +123,9 @@ pub(crate) async fn wait(duration: std::time::Duration) {
 /// A value in the middle, and one near the end: the 50th and 99th percentile.
 pub(crate) fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
-    let at = |part: usize| values.get((values.len() * part / 100).min(values.len().saturating_sub(1))).copied();
-    let at = |part| at(part).unwrap_or(f64::NAN);
+    let at = |part: usize| {
+        let place = (values.len() * part / 100).min(values.len().saturating_sub(1));
+        values.get(place).copied().unwrap_or(f64::NAN)
+    };
     (at(50), at(99))
 }

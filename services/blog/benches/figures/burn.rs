@@ -283,7 +283,7 @@ pub(crate) fn put(table: &mut Table, name: &str, burned: &Burned, limit: Option<
     table.put(&format!("{name}: processor"), "s/1,000", burned.cpu);
 }
 
-pub(crate) fn claim(done: Arc<AtomicU64>) -> Job<SqlStore> {
+fn claim(done: Arc<AtomicU64>) -> Job<SqlStore> {
     Job::claim("burn", "", settings(), Burn { with_events: false, done, started: None })
 }
 

@@ -29,14 +29,17 @@ pub(crate) async fn measure(table: &mut Table) {
             Some(_) => Some(home.rows("blog").await),
             None => None,
         };
-        let (before, calls) = (of_process(blog.id()), statements(rows.as_mut()).await);
-        wait(IDLE).await;
-        let busy = (of_process(blog.id()) - before) / IDLE.as_secs_f64();
-        if let Some(rows) = rows.as_mut() {
+        let before = of_process(blog.id());
+        if let Some(rows) = &mut rows {
+            let calls = statements(rows).await;
+            wait(IDLE).await;
             #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-            let calls = (statements(Some(rows)).await - calls) as f64;
+            let calls = (statements(rows).await - calls) as f64;
             table.put("statements in an idle minute, on servers", "a minute", calls);
+        } else {
+            wait(IDLE).await;
         }
+        let busy = (of_process(blog.id()) - before) / IDLE.as_secs_f64();
         table.put(&format!("processor while idle, {name}"), "% of a core", busy * 100.0);
         put_memory(table, &format!("memory while idle, {name}"), blog.id());
     }
@@ -52,8 +55,7 @@ fn put_memory(table: &mut Table, name: &str, process: u32) {
 }
 
 /// Statements of others than this connection since the server keeps count, BEGIN and COMMIT included.
-async fn statements(rows: Option<&mut PgConnection>) -> i64 {
-    let Some(rows) = rows else { return 0 };
+async fn statements(rows: &mut PgConnection) -> i64 {
     rows.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements SCHEMA public").await.expect("the server counts");
     let question =
         "SELECT coalesce(sum(calls), 0)::bigint FROM public.pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid

@@ -1,13 +1,13 @@
 //! How late a planned post is published while many others wait, and how long a post that is due at once takes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
 use test_kit::{Home, Process, eventually_within};
 
-use crate::{BLOG, Size, home, percentiles, table::Table};
+use crate::{BLOG, Size, home, limits, percentiles, table::Table};
 
 /// Only the exact wake-up can be in time with this.
 const RARELY: &[(&str, &str)] = &[("POST_PUBLISHER_INTERVAL", "24h")];
@@ -43,7 +43,7 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     let home = home().await;
     let blog = Process::start(BLOG, &home, RARELY).ready().await;
     let mut rows = home.rows("blog").await;
-    let trip = round_trip(&mut rows).await;
+    let trip = percentiles(limits::round_trips(&mut rows).await).0;
     table.put("round trip to the database, p50", "ms", trip);
     for waiting in [1_000, size.waiting] {
         let have: i64 = sqlx::query_scalar("SELECT count(*) FROM posts").fetch_one(&mut rows).await.expect("a count");
@@ -125,14 +125,4 @@ async fn embedded(table: &mut Table, size: Size) {
     let (middle, end) = percentiles(late);
     table.put("lateness of a planned post, embedded, p50", "ms", middle);
     table.put("lateness of a planned post, embedded, p99", "ms", end);
-}
-
-async fn round_trip(rows: &mut PgConnection) -> f64 {
-    let mut trips = Vec::new();
-    for _ in 0..200 {
-        let began = Instant::now();
-        let _one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut *rows).await.expect("an answer");
-        trips.push(began.elapsed().as_secs_f64() * 1000.0);
-    }
-    percentiles(trips).0
 }

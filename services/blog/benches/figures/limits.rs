@@ -19,11 +19,16 @@ async fn trips(rows: &mut PgConnection, statement: &'static str) -> Vec<f64> {
     trips
 }
 
+/// Milliseconds of each of a thousand questions that cost nothing.
+pub(crate) async fn round_trips(rows: &mut PgConnection) -> Vec<f64> {
+    trips(rows, "SELECT 1").await
+}
+
 pub(crate) async fn measure(table: &mut Table) {
     let url = test_kit::database().await;
     let mut rows = PgConnection::connect(&url).await.expect("the database answers");
     rows.execute("CREATE TABLE single (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)").await.expect("a table");
-    let round_trips = trips(&mut rows, "SELECT 1").await;
+    let round_trips = round_trips(&mut rows).await;
     let commits = trips(&mut rows, "INSERT INTO single DEFAULT VALUES").await;
     for (name, values) in [("round trip to the database", round_trips), ("commit of a single row", commits)] {
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    Size,
     burn::{Burn, Filled, connected, settings},
     percentiles,
     table::Table,
@@ -98,7 +97,7 @@ fn put(table: &mut Table, who: &str, how: &str, late: Vec<f64>) {
     table.put(&format!("{who}: from putting a row in to its start, {how}, p99"), "ms", end);
 }
 
-pub(crate) async fn measure(table: &mut Table, _size: Size) {
+pub(crate) async fn measure(table: &mut Table) {
     let (idle, busy) = (Duration::from_millis(20), Duration::from_micros(3_333));
     put(table, "Claim", "in the process, idle", asked(Path::Process, idle, ASKED).await);
     put(table, "Claim", "in the process, 300/s", asked(Path::Process, busy, ASKED * 3).await);

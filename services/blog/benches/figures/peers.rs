@@ -3,7 +3,9 @@
 use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
 };
 
 use sqlx::{Connection, PgConnection};
@@ -18,6 +20,8 @@ use crate::{
 
 /// Jobs whose time from the call that puts them in to their start is measured.
 const ASKED: usize = 300;
+/// A peer that says nothing for so long is given up, and ended.
+const PATIENCE: Duration = Duration::from_mins(15);
 /// Peers of which some thousand jobs a second are known.
 const SLOW: [&str; 1] = ["db-scheduler"];
 /// As many schedules as peers are asked to hold in one process.
@@ -48,7 +52,7 @@ fn knows(folder: &Path, mode: &str) -> bool {
 /// A peer that has made its tables and waits.
 struct Ready {
     child: Child,
-    said: std::io::Lines<BufReader<ChildStdout>>,
+    said: Receiver<String>,
 }
 
 impl Ready {
@@ -56,7 +60,9 @@ impl Ready {
         let mut command = Command::new(program);
         command.args([url, mode, &count.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the peer can be started");
-        let said = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let (say, said) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| say.send(line)));
         let mut ready = Self { child, said };
         ready.expect("ready");
         ready
@@ -67,7 +73,7 @@ impl Ready {
     }
 
     fn line(&mut self) -> String {
-        self.said.next().expect("the peer says something").expect("it can be read")
+        self.said.recv_timeout(PATIENCE).expect("the peer says something in time")
     }
 
     fn go(&mut self) {
@@ -104,7 +110,7 @@ pub(crate) fn fired(program: &Path, schedules: usize) -> Fired {
     let mut peer = Ready::to(program, "-", "fires", schedules);
     peer.go();
     peer.expect("counting");
-    let (before, began) = (cpu::of_process(peer.child.id()), std::time::Instant::now());
+    let (before, began) = (cpu::of_process(peer.child.id()), Instant::now());
     let line = peer.line();
     let processor = (cpu::of_process(peer.child.id()) - before) / began.elapsed().as_secs_f64() * 100.0;
     let mut numbers = line.split_whitespace().map(|number| number.parse().expect("a number"));

@@ -159,3 +159,6 @@ impl DueState {
         [pass, self.read_at].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,8 @@ pub(crate) struct Checker {
     newest: BTreeMap<String, BTreeSet<(Instant, Uuid)>>,
     effects: HashSet<Uuid>,
     leases: HashMap<Uuid, i64>,
+    /// When a replica last blamed a row of the claim for a batch that overran.
+    overran: HashMap<String, Micros>,
     /// When the last fault ended, when the database's clock last stepped, and whether it ever stepped back.
     pub(crate) disturbed: Micros,
     pub(crate) stepped: Micros,
@@ -95,6 +97,7 @@ impl Checker {
             newest: BTreeMap::new(),
             effects: HashSet::new(),
             leases: HashMap::new(),
+            overran: HashMap::new(),
             disturbed: 0,
             stepped: -60 * SECOND,
             stepped_back: false,

@@ -187,6 +187,8 @@ impl Store for SimStore {
     }
 
     async fn set_aside(&self, job: &str, row_id: Uuid, error: &str) -> Result<FailureRow, StoreError> {
+        // Told before the effect: the pass says it whether or not the store could be reached.
+        self.world.state().checker.blamed(self.moment(), error);
         through!(self, self.inner.set_aside(job, row_id, error))
     }
 

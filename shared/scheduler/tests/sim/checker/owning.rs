@@ -183,8 +183,9 @@ impl Checker {
             Outcome::Failed if plays => script == Script::Fail,
             Outcome::Failed => run.job == "dealt",
             Outcome::Panicked => plays && script == Script::Panic,
-            // A claim also says which rows overran the timeout in an earlier pass.
-            Outcome::TimedOut => took * 100 >= timeout * 98 || run.job == "dealt",
+            // A claim's run also blames the rows of an earlier pass that overran.
+            Outcome::TimedOut if run.job == "dealt" && self.overran.get(moment.replica) >= Some(&run.began) => true,
+            Outcome::TimedOut => took * 100 >= timeout * 98,
             Outcome::Cancelled => run.cancel,
             _ => false,
         };
@@ -240,6 +241,12 @@ impl Checker {
                 Written::Wait(held, until) if self.runs.contains_key(&held.id) => self.run_mut(held.id).wait(*until),
                 _ => {}
             }
+        }
+    }
+
+    pub(crate) fn blamed(&mut self, moment: Moment<'_>, error: &str) {
+        if error.starts_with("the batch took longer") {
+            self.overran.insert(moment.replica.to_owned(), moment.at);
         }
     }
 
