@@ -69,20 +69,23 @@ pub struct Renewal {
     pub cancel: bool,
 }
 
-/// A running run whose owner seems dead.
+/// Running runs of a job whose owners seem dead.
 #[derive(Debug, Clone)]
 pub struct Recovery {
     /// The job.
     pub job: String,
     /// Take it over in the same row (Tick, Steps); else it ends as `lost` (Claim, Lease: their rows are due again).
     pub resume: bool,
-    /// Runs, and when the instant after theirs is due; from then on, by the store's clock, a lost run is final.
-    pub superseded: Vec<(Uuid, Instant)>,
+    /// The runs, each with the instant after its own, if there is one: once that is due by the store's clock, a lost run is
+    /// final. Other runs are left alone, for nobody has said when theirs is.
+    pub runs: Vec<(Uuid, Option<Instant>)>,
 }
 
 impl Recovery {
-    pub(crate) fn supersedes(&self, run: Uuid, now: Instant) -> bool {
-        self.superseded.iter().any(|(superseded, at)| *superseded == run && *at <= now)
+    /// Whether the instant after the run's own is due; `None`: the run was not named.
+    pub(crate) fn superseded(&self, run: Uuid, now: Instant) -> Option<bool> {
+        let named = self.runs.iter().find(|(named, _)| *named == run);
+        named.map(|(_, next)| next.is_some_and(|next| next <= now))
     }
 }
 

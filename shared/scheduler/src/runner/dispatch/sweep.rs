@@ -141,13 +141,13 @@ impl<S: Store> Dispatcher<S> {
         for row in dead {
             let Some(job) = self.job(&row.job) else { continue };
             let schedule = self.states[job].row.as_ref();
-            let superseded = schedule.and_then(|schedule| policy::superseded_at(schedule, row));
+            let next = schedule.and_then(|schedule| policy::superseded_at(schedule, row));
             let at = recoveries.iter().position(|recovery| recovery.job == row.job).unwrap_or_else(|| {
                 let (job, resume) = (row.job.clone(), self.jobs[job].resumes());
-                recoveries.push(Recovery { job, resume, superseded: Vec::new() });
+                recoveries.push(Recovery { job, resume, runs: Vec::new() });
                 recoveries.len() - 1
             });
-            recoveries[at].superseded.extend(superseded.map(|at| (row.id, at)));
+            recoveries[at].runs.push((row.id, next));
         }
         if recoveries.is_empty() {
             return Ok(());

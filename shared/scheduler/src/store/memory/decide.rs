@@ -186,7 +186,7 @@ impl Locked<'_> {
             .cloned()
             .collect();
         for mut stored in dead {
-            let superseded = recovery.supersedes(stored.row.id, now);
+            let Some(superseded) = recovery.superseded(stored.row.id, now) else { continue };
             if rules::lose(&mut stored.row, recovery.resume, superseded, now) {
                 let epoch = stored.row.epoch + 1;
                 rules::begin(&mut stored.row, epoch, owner, now, lease);

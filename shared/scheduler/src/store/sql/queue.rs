@@ -122,17 +122,17 @@ impl Ctl {
         owner: &str,
         lease: Duration,
     ) -> Result<Recovered, StoreError> {
-        let names: Vec<&str> = jobs.iter().map(|recovery| recovery.job.as_str()).collect();
+        let named: Vec<uuid::Uuid> = jobs.iter().flat_map(|recovery| &recovery.runs).map(|(run, _)| *run).collect();
         let mut sql = self.sql();
         let lock = if sql.sqlite() { "" } else { "FOR UPDATE SKIP LOCKED" };
         let text =
-            format!("SELECT {} FROM job_runs WHERE state = 'running' AND job {} {lock}", rows::RUN, sql.words(&names));
+            format!("SELECT {} FROM job_runs WHERE state = 'running' AND id {} {lock}", rows::RUN, sql.ids(&named));
         let running = rows::each(&sql.all(&self.tx, &text).await?, rows::run)?;
         let mut recovered = Recovered::default();
         for mut row in running.into_iter().filter(|row| dead(row, stale, self.now)) {
             let Some(recovery) = jobs.iter().find(|recovery| recovery.job == row.job) else { continue };
+            let Some(superseded) = recovery.superseded(row.id, self.now) else { continue };
             let seen = row.epoch;
-            let superseded = recovery.supersedes(row.id, self.now);
             if rules::lose(&mut row, recovery.resume, superseded, self.now) {
                 let epoch = row.epoch + 1;
                 rules::begin(&mut row, epoch, owner, self.now, lease);

@@ -239,11 +239,11 @@ impl Generator {
     }
 
     fn recover(&mut self, view: &View) -> Operation {
-        let mut some: Vec<Uuid> = view.runs.iter().map(|run| run.id).collect();
-        some.retain(|_| self.rng.u8(..4) == 0);
-        let instants = [Instant::MIN_UTC, Instant::MAX_UTC];
-        let superseded = some.into_iter().map(|run| (run, instants[self.rng.usize(..2)])).collect();
-        let recovery = Recovery { job: view.job.clone(), resume: self.rng.bool(), superseded };
+        let mut most: Vec<Uuid> = view.runs.iter().map(|run| run.id).collect();
+        most.retain(|_| self.rng.u8(..4) > 0);
+        let instants = [None, Some(Instant::MIN_UTC), Some(Instant::MAX_UTC)];
+        let runs = most.into_iter().map(|run| (run, instants[self.rng.usize(..3)])).collect();
+        let recovery = Recovery { job: view.job.clone(), resume: self.rng.bool(), runs };
         let stale = view.runs.iter().filter(|run| run.state == RunState::Running && self.rng.u8(..3) == 0);
         let stale = stale.map(|run| (Held { id: run.id, epoch: run.epoch }, run.beat)).collect();
         Operation::Recover(vec![recovery], stale, self.replica())

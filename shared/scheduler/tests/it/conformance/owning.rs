@@ -24,7 +24,7 @@ mod whoever_lost_the_epoch_changes_nothing {
         announced(&store).await;
         let zombie = running(&store, &clock, Overlap::Skip).await;
         clock.advance(LEASE + Duration::from_secs(1));
-        let recovery = [Recovery { job: JOB.to_owned(), resume: true, superseded: Vec::new() }];
+        let recovery = [Recovery { job: JOB.to_owned(), resume: true, runs: vec![(zombie.id, None)] }];
         let recovered = store.recover(&recovery, &[], "b", LEASE).await.unwrap();
         let heir = Held { id: recovered.resumed[0].id, epoch: recovered.resumed[0].epoch };
         assert!(heir.id == zombie.id && heir.epoch > zombie.epoch);
@@ -61,39 +61,48 @@ mod the_third_loss_is_final_and_so_is_one_whose_next_instant_came {
     pub(super) async fn story<S: Store>(store: S, clock: Arc<ManualClock>) {
         announced(&store).await;
         let mut owner = running(&store, &clock, Overlap::Skip).await;
-        let recovery = |resume, superseded| [Recovery { job: JOB.to_owned(), resume, superseded }];
-        let none = Vec::new;
+        let recovery = |resume, runs| [Recovery { job: JOB.to_owned(), resume, runs }];
         for attempt in 2..4 {
             clock.advance(LEASE + Duration::from_secs(1));
-            let recovered = store.recover(&recovery(true, none()), &[], "b", LEASE).await.unwrap();
+            let recovered = store.recover(&recovery(true, vec![(owner.id, None)]), &[], "b", LEASE).await.unwrap();
             assert_eq!(recovered.resumed[0].attempt, attempt);
             store.fenced(owner).await.unwrap(); // it only slept: the loss counts all the same
             owner = Held { id: owner.id, epoch: recovered.resumed[0].epoch };
         }
         clock.advance(LEASE + Duration::from_secs(1));
-        let recovered = store.recover(&recovery(true, none()), &[], "b", LEASE).await.unwrap();
+        let recovered = store.recover(&recovery(true, vec![(owner.id, None)]), &[], "b", LEASE).await.unwrap();
         assert_eq!(recovered.ended[0].reason.as_deref(), Some("crashed its worker 3 times"));
         for (resume, is_superseded) in [(true, true), (false, false)] {
             clock.advance(Duration::from_secs(60));
             let held = running(&store, &clock, Overlap::Skip).await;
             clock.advance(LEASE + Duration::from_secs(1));
-            let superseded = if is_superseded { vec![(held.id, clock.now())] } else { Vec::new() };
-            let recovered = store.recover(&recovery(resume, superseded), &[], "b", LEASE).await.unwrap();
+            let next = is_superseded.then(|| clock.now());
+            let recovered = store.recover(&recovery(resume, vec![(held.id, next)]), &[], "b", LEASE).await.unwrap();
             assert_eq!(recovered.ended[0].outcome, Some(Outcome::Lost));
             assert!(recovered.ended[0].epoch > held.epoch, "the dead owner may only be asleep");
         }
-        let mut both = Vec::new();
-        for _ in 0..2 {
+        let mut three = Vec::new();
+        for _ in 0..3 {
             clock.advance(Duration::from_secs(60));
-            both.push(running(&store, &clock, Overlap::AllowAll).await.id);
+            three.push(running(&store, &clock, Overlap::AllowAll).await.id);
         }
         clock.advance(LEASE + Duration::from_secs(1));
         // One instant is due by the store's clock, the other a moment later.
         let (due, ahead) = (clock.now(), clock.now() + Duration::from_micros(1));
-        let superseded = vec![(both[0], due), (both[1], ahead)];
-        let recovered = store.recover(&recovery(true, superseded), &[], "b", LEASE).await.unwrap();
+        let runs = vec![(three[0], Some(due)), (three[1], Some(ahead))];
+        let recovered = store.recover(&recovery(true, runs), &[], "b", LEASE).await.unwrap();
         let ids = |rows: &[scheduler::ledger::RunRow]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
-        assert_eq!((ids(&recovered.ended), ids(&recovered.resumed)), (vec![both[0]], vec![both[1]]), "each by itself");
+        assert_eq!(
+            (ids(&recovered.ended), ids(&recovered.resumed)),
+            (vec![three[0]], vec![three[1]]),
+            "each by itself"
+        );
+        let left = store.run(three[2]).await.unwrap().unwrap();
+        assert_eq!(
+            (left.state, left.attempt),
+            (RunState::Running, 1),
+            "nobody said when the instant after its own is due"
+        );
     }
 }
 
@@ -103,7 +112,7 @@ mod an_owner_without_a_sign_of_life_is_dead_whatever_the_clock_says {
     pub(super) async fn story<S: Store>(store: S, clock: Arc<ManualClock>) {
         announced(&store).await;
         let held = running(&store, &clock, Overlap::Skip).await;
-        let recovery = [Recovery { job: JOB.to_owned(), resume: true, superseded: Vec::new() }];
+        let recovery = [Recovery { job: JOB.to_owned(), resume: true, runs: vec![(held.id, None)] }];
         clock.step(TimeDelta::hours(-1));
         assert!(store.recover(&recovery, &[], "b", LEASE).await.unwrap().resumed.is_empty());
         assert!(store.recover(&recovery, &[(held, 1)], "b", LEASE).await.unwrap().resumed.is_empty(), "another beat");
