@@ -1,3 +1,5 @@
+//! When hints are followed and when they are gathered.
+
 use std::time::Duration;
 
 use super::{DEBOUNCE, Do, DueState};
