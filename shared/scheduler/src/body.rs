@@ -178,6 +178,22 @@ pub(crate) struct Passed {
     pub(crate) transient: bool,
 }
 
+impl Passed {
+    /// What a part of the pass did.
+    pub(crate) fn add(&mut self, part: Self) {
+        self.items += part.items;
+        self.lateness_ms = self.lateness_ms.max(part.lateness_ms);
+        self.transient |= part.transient;
+        self.error = self.error.take().or(part.error);
+    }
+
+    /// A part of it failed; the first error is the one to tell of.
+    pub(crate) fn failed(&mut self, error: &JobError) {
+        self.transient |= error.is_transient();
+        self.error.get_or_insert((Outcome::Failed, error.to_string()));
+    }
+}
+
 /// A job, whatever its kind.
 #[async_trait]
 pub(crate) trait Body<S: Store>: Send + Sync + 'static {

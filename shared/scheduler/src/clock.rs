@@ -20,6 +20,10 @@ pub trait Clock: Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
     /// Returns when `monotonic` has reached `until`.
     async fn sleep_until(&self, until: Duration);
+    /// Like [`Clock::sleep_until`], as exactly as the machine can: for the one sleep that decides how late a job begins.
+    async fn alarm(&self, until: Duration) {
+        self.sleep_until(until).await;
+    }
     /// Tells the clock what the database said, read between the two monotonic moments. The step found, if more than 60 s.
     fn measured(&self, database: Instant, before: Duration, after: Duration) -> Option<TimeDelta>;
 }
@@ -113,9 +117,48 @@ impl Clock for DatabaseClock {
         tokio::time::sleep_until((self.start + until).into()).await;
     }
 
+    async fn alarm(&self, until: Duration) {
+        let coarse = until.saturating_sub(ROUNDED);
+        if coarse > self.monotonic() {
+            self.sleep_until(coarse).await;
+        }
+        let rest = until.saturating_sub(self.monotonic());
+        if !rest.is_zero() && exactly(rest).await.is_err() {
+            self.sleep_until(until).await;
+        }
+    }
+
     fn measured(&self, database: Instant, before: Duration, after: Duration) -> Option<TimeDelta> {
         self.estimate.measured(database, before, after)
     }
+}
+
+/// The runtime's timer counts whole milliseconds and rounds up; what is left of a sleep after it is slept by the kernel's.
+const ROUNDED: Duration = Duration::from_millis(2);
+
+/// A sleep by a timer of the kernel.
+#[cfg(target_os = "linux")]
+async fn exactly(rest: Duration) -> std::io::Result<()> {
+    use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+    let timer =
+        rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+    let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let rest =
+        Timespec { tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX), tv_nsec: rest.subsec_nanos().into() };
+    rustix::time::timerfd_settime(
+        &timer,
+        TimerfdTimerFlags::empty(),
+        &Itimerspec { it_interval: once, it_value: rest },
+    )?;
+    #[expect(deprecated, reason = "for descriptors that are closed early; this one is owned until the sleep is over")]
+    let timer = tokio::io::unix::AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)?;
+    timer.readable().await.map(drop)
+}
+
+/// Elsewhere the runtime's timer has to do.
+#[cfg(not(target_os = "linux"))]
+async fn exactly(_rest: Duration) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// A clock driven by hand: time stands still until it is advanced.

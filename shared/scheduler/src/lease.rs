@@ -119,18 +119,22 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
         let mut asks = JoinSet::new();
         let mut sum = Passed::default();
         let began = env.clock.monotonic();
+        let mut gathered = Vec::new();
         loop {
             let stopping = watch.why() != Why::Nothing;
             let free = self.job.slots().saturating_sub(asks.len());
             let long = env.clock.monotonic() >= began + PASS_TIME;
-            let claimed =
-                if stopping || long || free == 0 { 0 } else { self.fill(env, &run, free, &mut asks, &mut sum).await };
-            if asks.is_empty() && claimed == 0 {
+            // Those that were answered have left their slots: others are claimed while the answers are written.
+            let more = !stopping && !long && free > 0;
+            let fill = async { if more { self.fill(env, &run, free, &mut asks).await } else { Passed::default() } };
+            let (settled, filled) = tokio::join!(self.settle(env, &run, wake, gathered, sum.lateness_ms), fill);
+            sum.add(settled);
+            sum.add(filled);
+            if asks.is_empty() {
                 sum.more = long && !stopping;
                 return sum;
             }
-            let gathered = gather(env, &mut asks).await;
-            self.settle(env, &run, wake, gathered, &mut sum).await;
+            gathered = gather(env, &mut asks).await;
         }
     }
 
@@ -234,26 +238,18 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
     }
 
     /// Claims as many rows as there are free slots and begins to ask about them.
-    async fn fill(
-        &self,
-        env: &Env<S>,
-        run: &Run,
-        free: usize,
-        asks: &mut JoinSet<Asked<J::Row, J::Answer>>,
-        sum: &mut Passed,
-    ) -> usize {
+    async fn fill(&self, env: &Env<S>, run: &Run, free: usize, asks: &mut JoinSet<Asked<J::Row, J::Answer>>) -> Passed {
+        let mut sum = Passed::default();
         let rows = match self.claim(env, free as u64).await {
             Ok(rows) => rows,
             Err(error) => {
-                sum.transient |= error.is_transient();
-                sum.error.get_or_insert((Outcome::Failed, error.to_string()));
-                return 0;
+                sum.failed(&error);
+                return sum;
             }
         };
         let now = env.clock.now();
-        let claimed = rows.len();
         for row in rows {
-            let late = row.due_at.map_or(0, |due| (now - due).num_milliseconds()).max(0);
+            let late = row.due_at.map_or(0, |due| (now - due).num_milliseconds());
             sum.lateness_ms = sum.lateness_ms.max(late);
             let drop = CancellationToken::new();
             let hand = InHand { held: row.held, renewed: env.clock.monotonic(), drop: drop.clone() };
@@ -278,7 +274,7 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
                 &env.work,
             );
         }
-        claimed
+        sum
     }
 
     async fn claim(&self, env: &Env<S>, limit: u64) -> Result<Vec<Leased<J::Row>>, JobError> {

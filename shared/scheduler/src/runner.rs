@@ -22,8 +22,10 @@ use crate::{
     store::{Store, memory::MemoryStore},
 };
 
-/// Runs that are remembered of each job of this replica alone.
+/// Runs that are remembered of each job of this replica alone,
 const LOCAL_RUNS: usize = 20;
+/// and about so many of all of them together, but of each its last.
+const LOCAL_RUNS_OF_ALL: usize = 20_000;
 
 /// The jobs of one service, ready to be started.
 pub struct Scheduler<S: Store> {
@@ -137,7 +139,8 @@ impl<S: Store> Scheduler<S> {
             give_back,
             tracker,
         };
-        let memory = MemoryStore::brief(Arc::clone(&shared.clock), LOCAL_RUNS);
+        let each = (LOCAL_RUNS_OF_ALL / local.len().max(1)).clamp(1, LOCAL_RUNS);
+        let memory = MemoryStore::brief(Arc::clone(&shared.clock), each);
         let cluster = shared.start(self.store, cluster, false);
         let local = shared.start(memory, local, true);
         Running { handle: Handle::new(cluster, local), shared }

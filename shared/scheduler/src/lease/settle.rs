@@ -3,9 +3,9 @@
 use super::{Answered, Asked, LeaseBody};
 use crate::{
     JobError,
-    body::{Caught, Env, caught},
+    body::{Caught, Env, Passed, caught},
     kinds::{Held, Lease, Run},
-    ledger::{Outcome, Wake},
+    ledger::Wake,
     store::{Store, Window},
     tick::roll_back,
 };
@@ -18,8 +18,9 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
         run: &Run,
         wake: Wake,
         gathered: Vec<Asked<J::Row, J::Answer>>,
-        sum: &mut crate::body::Passed,
-    ) {
+        lateness_ms: i64,
+    ) -> Passed {
+        let mut sum = Passed::default();
         let (mut answers, mut back, mut lost) = (Vec::new(), Vec::new(), 0);
         for asked in gathered {
             match asked {
@@ -31,7 +32,7 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
         self.fenced(env, lost);
         let mut parts = vec![(&answers[..], &back[..])];
         while let Some((answers, back)) = parts.pop() {
-            match self.write(env, run, wake, answers, back, sum.lateness_ms).await {
+            match self.write(env, run, wake, answers, back, lateness_ms).await {
                 Ok(items) => sum.items += items,
                 Err(error) if !error.is_transient() && answers.len() > 1 => {
                     let (left, right) = answers.split_at(answers.len() / 2);
@@ -40,16 +41,19 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
                 Err(error) => {
                     // The rows stay leased; when the lease ends they are due again with the same attempt number.
                     tracing::warn!(job = %self.name, %error, "an answer was not settled; its row is due again when the lease ends");
-                    sum.transient |= error.is_transient();
-                    sum.error.get_or_insert((Outcome::Failed, error.to_string()));
+                    sum.failed(&error);
                 }
             }
         }
         self.in_hand(|hands| {
-            for id in answers.iter().map(|(row, _)| row.held.id).chain(back.iter().map(|held| held.id)) {
-                hands.remove(&id);
+            for held in answers.iter().map(|(row, _)| row.held).chain(back.iter().copied()) {
+                // One that is due again at once may have been claimed again, under its next epoch.
+                if hands.get(&held.id).is_some_and(|hand| hand.held == held) {
+                    hands.remove(&held.id);
+                }
             }
         });
+        sum
     }
 
     fn fenced(&self, env: &Env<S>, rows: u64) {

@@ -38,6 +38,8 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(5);
 const ANNOUNCE: Duration = Duration::from_secs(30);
 /// How often the ledger is pruned.
 const PRUNE: Duration = Duration::from_secs(600);
+/// What falls due so soon after a wake is gathered into the next.
+const GATHER: Duration = Duration::from_micros(500);
 /// After an error of the store.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,21 @@ struct State {
     /// At this moment its next instant did not lie too far ahead; nor does it at any later one.
     sound: Option<Instant>,
     due: DueState,
+}
+
+/// What a decision makes of its job's schedule row, if it is carried out.
+struct Wanted {
+    job: usize,
+    seen_epoch: i64,
+    next_at: Option<Instant>,
+    start_at: Option<Instant>,
+}
+
+impl Wanted {
+    fn of(job: usize, decision: &Decision) -> Self {
+        let start_at = decision.stamp_start.then_some(decision.now);
+        Self { job, seen_epoch: decision.seen_epoch, next_at: decision.next_at, start_at }
+    }
 }
 
 pub(crate) struct Dispatcher<S: Store> {
@@ -68,6 +85,8 @@ pub(crate) struct Dispatcher<S: Store> {
     next_sweep: Duration,
     next_announce: Duration,
     next_prune: Duration,
+    /// When it last woke.
+    woke: Duration,
     /// Nothing is decided before this, after an error of the store.
     hold: Duration,
     /// When the database's time was last read.
@@ -107,6 +126,7 @@ impl<S: Store> Dispatcher<S> {
             next_sweep: now + SWEEP,
             next_announce: now + ANNOUNCE,
             next_prune: now + PRUNE,
+            woke: Duration::ZERO,
             hold: Duration::ZERO,
             measured: now,
         }
@@ -123,8 +143,9 @@ impl<S: Store> Dispatcher<S> {
                 () = self.env.stop.cancelled() => return,
                 mail = self.inbox.recv() => mail,
                 () = self.hints.arrived() => None,
-                () = self.env.clock.sleep_until(until) => None,
+                () = self.env.clock.alarm(until) => None,
             };
+            self.woke = self.env.clock.monotonic();
             self.receive(mail).await;
             self.fire().await;
             self.work_dues();
@@ -137,7 +158,7 @@ impl<S: Store> Dispatcher<S> {
         let (now, monotonic) = (self.env.clock.now(), self.env.clock.monotonic());
         let fire = self.fires.first().map(|(fire, _)| {
             let ahead = (*fire - now).to_std().unwrap_or(Duration::ZERO);
-            (monotonic + ahead).max(self.hold)
+            (monotonic + ahead).max(self.hold).max(self.woke + GATHER)
         });
         let due =
             self.due_aware.iter().filter_map(|job| self.states[*job].due.wake_at(now, monotonic, self.passes(*job)));
@@ -152,7 +173,7 @@ impl<S: Store> Dispatcher<S> {
     }
 
     async fn receive(&mut self, first: Option<Mail>) {
-        let mut look = Vec::new();
+        let (mut look, mut ended) = (Vec::new(), Vec::new());
         let mut mail = first;
         while let Some(letter) = mail.take().or_else(|| self.inbox.try_recv().ok()) {
             match letter {
@@ -163,7 +184,7 @@ impl<S: Store> Dispatcher<S> {
                     self.chain_hints(job, passed.items);
                 }
                 Mail::Ended { job } => {
-                    look.push(job);
+                    ended.push(job);
                     self.chain_hints(job, 1);
                 }
             }
@@ -175,6 +196,12 @@ impl<S: Store> Dispatcher<S> {
             if bits & LOOK != 0 {
                 look.push(job);
             }
+        }
+        if self.env.private {
+            // Nobody else writes the schedule rows; only a run may have waited for the end of this one.
+            self.take_queued(&ended).await;
+        } else {
+            look.append(&mut ended);
         }
         if !look.is_empty() {
             self.look(&look).await;
@@ -268,11 +295,11 @@ impl<S: Store> Dispatcher<S> {
             if ready.is_empty() {
                 return;
             }
-            let (mut decisions, mut idle) = (Vec::new(), Vec::new());
+            let (mut decisions, mut idle) = (Vec::with_capacity(ready.len()), Vec::new());
             for job in ready {
                 let row = self.states[job].row.as_ref();
                 match row.and_then(|row| policy::decide(row, now, &mut || (self.env.ids)())) {
-                    Some(decision) => decisions.push(decision),
+                    Some(decision) => decisions.push((job, decision)),
                     None => idle.push(job),
                 }
             }
@@ -289,14 +316,15 @@ impl<S: Store> Dispatcher<S> {
     }
 
     /// Carries decisions out and starts the runs that are ours.
-    async fn decide(&mut self, decisions: Vec<Decision>) {
-        let wanted = decisions.clone();
+    async fn decide(&mut self, decisions: Vec<(usize, Decision)>) {
+        let wanted: Vec<Wanted> = decisions.iter().map(|(job, decision)| Wanted::of(*job, decision)).collect();
+        let decisions = decisions.into_iter().map(|(_, decision)| decision).collect();
         match self.env.store.decide(decisions, &self.env.replica, LEASE).await {
             Ok(decided) => {
                 let mut lost = Vec::new();
-                for (decided, decision) in decided.into_iter().zip(wanted) {
-                    if let Some(job) = self.decided(decided, &decision) {
-                        lost.push(job);
+                for (decided, wanted) in decided.into_iter().zip(wanted) {
+                    if !self.decided(decided, &wanted) {
+                        lost.push(wanted.job);
                     }
                 }
                 if !lost.is_empty() {
@@ -307,32 +335,30 @@ impl<S: Store> Dispatcher<S> {
                 tracing::warn!(%error, "instants could not be decided; trying again");
                 self.hold = self.env.clock.monotonic() + RETRY;
                 // An unknown commit may have decided them: look at the rows first.
-                let jobs: Vec<usize> = wanted.iter().filter_map(|decision| self.job(&decision.job)).collect();
+                let jobs: Vec<usize> = wanted.iter().map(|wanted| wanted.job).collect();
                 self.reload(&jobs).await;
             }
         }
     }
 
-    /// One decision's result; the job whose row must be read again because somebody else decided.
-    fn decided(&mut self, decided: Decided, decision: &Decision) -> Option<usize> {
-        let job = self.job(&decided.job)?;
+    /// One decision's result. False: somebody else decided, so the job's row must be read again.
+    fn decided(&mut self, decided: Decided, wanted: &Wanted) -> bool {
         for held in decided.disturbed {
             self.executions.end(held, Why::Cancel);
         }
         for run in decided.started {
-            self.executions.launch(job, run);
+            self.executions.launch(wanted.job, run);
         }
         if !decided.won {
-            return Some(job);
+            return false;
         }
-        let mut row = self.states[job].row.clone()?;
-        row.epoch = decision.seen_epoch + 1;
-        row.next_at = decision.next_at;
-        if decision.stamp_start {
-            row.last_start_at = Some(decision.now);
+        if let Some(mut row) = self.states[wanted.job].row.take() {
+            row.epoch = wanted.seen_epoch + 1;
+            row.next_at = wanted.next_at;
+            row.last_start_at = wanted.start_at.or(row.last_start_at);
+            self.keep(wanted.job, row);
         }
-        self.keep(job, row);
-        None
+        true
     }
 
     fn job(&self, name: &str) -> Option<usize> {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -37,18 +37,23 @@ pub(crate) const LOOK: u8 = 4;
 /// Hints by job. However many arrive, each is a bit.
 pub(crate) struct Hints {
     bits: Vec<AtomicU8>,
+    /// Jobs of which a bit is set: of very many jobs, those without a hint are not looked at.
+    given: Mutex<Vec<usize>>,
     arrived: Notify,
 }
 
 impl Hints {
     pub(crate) fn new(jobs: usize) -> Self {
-        Self { bits: (0..jobs).map(|_| AtomicU8::new(0)).collect(), arrived: Notify::new() }
+        Self { bits: (0..jobs).map(|_| AtomicU8::new(0)).collect(), given: Mutex::default(), arrived: Notify::new() }
     }
 
     pub(crate) fn give(&self, job: usize, bit: u8) {
-        if let Some(bits) = self.bits.get(job)
-            && bits.fetch_or(bit, Ordering::AcqRel) & bit == 0
-        {
+        let Some(bits) = self.bits.get(job) else { return };
+        let before = bits.fetch_or(bit, Ordering::AcqRel);
+        if before == 0 {
+            self.given.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+        }
+        if before & bit == 0 {
             self.arrived.notify_one();
         }
     }
@@ -63,8 +68,9 @@ impl Hints {
 
     /// The hints since the last call, by job.
     pub(crate) fn take(&self) -> Vec<(usize, u8)> {
-        let taken = self.bits.iter().map(|bits| bits.swap(0, Ordering::AcqRel)).enumerate();
-        taken.filter(|(_, bits)| *bits != 0).collect()
+        let mut given = std::mem::take(&mut *self.given.lock().unwrap_or_else(PoisonError::into_inner));
+        given.sort_unstable();
+        given.into_iter().map(|job| (job, self.bits[job].swap(0, Ordering::AcqRel))).collect()
     }
 }
 

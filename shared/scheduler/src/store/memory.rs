@@ -7,7 +7,7 @@ mod schedules;
 mod table;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -45,11 +45,9 @@ struct Stored {
 
 #[derive(Default)]
 struct State {
-    schedules: BTreeMap<String, ScheduleRow>,
+    schedules: HashMap<String, ScheduleRow>,
     runs: BTreeMap<Uuid, Stored>,
-    /// The runs of each job, and those of them that are not done.
-    of_job: BTreeMap<String, Runs>,
-    keys: HashMap<(String, String), Uuid>,
+    of_job: HashMap<String, Runs>,
     replicas: BTreeMap<(String, String), ReplicaRow>,
     failures: BTreeMap<(String, Uuid), FailureRow>,
     tables: BTreeMap<String, BTreeMap<Uuid, DueRow>>,
@@ -60,13 +58,61 @@ struct State {
     keep: Option<usize>,
 }
 
-/// The runs of one job.
+/// The runs of one job, and what leads to them.
 #[derive(Default)]
 struct Runs {
-    all: BTreeSet<Uuid>,
-    open: BTreeSet<Uuid>,
+    all: Sorted<Uuid>,
+    by_key: Sorted<(String, Uuid)>,
+    /// Those that are not done.
+    open: Sorted<Uuid>,
     /// Those that succeeded, by the instant they stand for.
-    good: BTreeSet<(Instant, Uuid)>,
+    good: Sorted<(Instant, Uuid)>,
+}
+
+impl Runs {
+    /// Follows a run that was one row and is another. Most changes leave what leads to it as it is.
+    fn follow(&mut self, id: Uuid, was: Option<&RunRow>, is: Option<&RunRow>) {
+        let open = |row: &RunRow| (row.state != RunState::Done).then_some(id);
+        let good = |row: &RunRow| good(row).map(|nominal| (nominal, id));
+        self.all.follow(was.map(|_| id), is.map(|_| id));
+        self.open.follow(was.and_then(open), is.and_then(open));
+        self.good.follow(was.and_then(good), is.and_then(good));
+        if was.map(|row| &row.run_key) != is.map(|row| &row.run_key) {
+            let key = |row: &RunRow| (row.run_key.clone(), id);
+            self.by_key.follow(was.map(key), is.map(key));
+        }
+    }
+
+    /// The run with this key.
+    fn by_key(&self, run_key: &str) -> Option<Uuid> {
+        let at = self.by_key.0.partition_point(|(key, _)| key.as_str() < run_key);
+        self.by_key.0.get(at).filter(|(key, _)| key == run_key).map(|(_, id)| *id)
+    }
+}
+
+/// A set as a list: most are of a few runs, and what comes is mostly the greatest.
+struct Sorted<T>(Vec<T>);
+
+impl<T> Default for Sorted<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Ord> Sorted<T> {
+    fn follow(&mut self, was: Option<T>, is: Option<T>) {
+        if was == is {
+            return;
+        }
+        if let Some(Ok(at)) = was.map(|was| self.0.binary_search(&was)) {
+            self.0.remove(at);
+        }
+        if let Some(is) = is
+            && let Err(at) = self.0.binary_search(&is)
+        {
+            self.0.insert(at, is);
+        }
+    }
 }
 
 /// The instant that a run which succeeded stands for.
@@ -77,41 +123,31 @@ fn good(row: &RunRow) -> Option<Instant> {
 impl State {
     /// Puts a run, or takes it away, and what leads to it; what was there before.
     fn place(&mut self, id: Uuid, stored: Option<Stored>) -> Option<Stored> {
-        let old = match &stored {
-            Some(stored) => self.runs.insert(id, stored.clone()),
-            None => self.runs.remove(&id),
+        let Self { runs, of_job, .. } = self;
+        let was = match stored {
+            Some(stored) => runs.insert(id, stored),
+            None => runs.remove(&id),
         };
-        if let Some(Stored { row, .. }) = &old {
-            self.keys.remove(&(row.job.clone(), row.run_key.clone()));
-            if let Some(runs) = self.of_job.get_mut(&row.job) {
-                runs.all.remove(&id);
-                runs.open.remove(&id);
-                if let Some(nominal) = good(row) {
-                    runs.good.remove(&(nominal, id));
-                }
+        let (was_row, is_row) = (was.as_ref().map(|stored| &stored.row), runs.get(&id).map(|stored| &stored.row));
+        if let Some(RunRow { job, .. }) = is_row.or(was_row) {
+            if !of_job.contains_key(job) {
+                of_job.insert(job.clone(), Runs::default());
+            }
+            if let Some(runs) = of_job.get_mut(job) {
+                runs.follow(id, was_row, is_row);
             }
         }
-        if let Some(Stored { row, .. }) = stored {
-            let (open, good) = (row.state != RunState::Done, good(&row));
-            self.keys.insert((row.job.clone(), row.run_key), id);
-            let runs = self.of_job.entry(row.job).or_default();
-            runs.all.insert(id);
-            runs.good.extend(good.map(|nominal| (nominal, id)));
-            if open {
-                runs.open.insert(id);
-            }
-        }
-        old
+        was
     }
 
     /// The runs of a job, oldest id first.
     fn runs_of(&self, job: &str) -> impl DoubleEndedIterator<Item = &Stored> {
-        self.of_job.get(job).into_iter().flat_map(|runs| &runs.all).filter_map(|id| self.runs.get(id))
+        self.of_job.get(job).into_iter().flat_map(|runs| &runs.all.0).filter_map(|id| self.runs.get(id))
     }
 
     /// Those that wait or run.
     fn open_of(&self, job: &str) -> impl Iterator<Item = &Stored> {
-        self.of_job.get(job).into_iter().flat_map(|runs| &runs.open).filter_map(|id| self.runs.get(id))
+        self.of_job.get(job).into_iter().flat_map(|runs| &runs.open.0).filter_map(|id| self.runs.get(id))
     }
 }
 
@@ -201,8 +237,8 @@ impl<'a> Locked<'a> {
     /// Where few runs of a job are kept, the oldest that is done goes when one comes.
     fn forget(&mut self, job: &str) {
         let Some(keep) = self.state.keep else { return };
-        let runs = self.state.of_job.get(job);
-        let oldest = runs.filter(|runs| runs.all.len() > keep).and_then(|runs| runs.all.difference(&runs.open).next());
+        let runs = self.state.of_job.get(job).filter(|runs| runs.all.0.len() > keep);
+        let oldest = runs.and_then(|runs| runs.all.0.iter().find(|run| !runs.open.0.contains(run)));
         if let Some(oldest) = oldest.copied() {
             self.remove_run(oldest);
         }
@@ -240,6 +276,12 @@ impl<'a> Locked<'a> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
+        fn put_back(schedules: &mut HashMap<String, ScheduleRow>, job: String, old: Option<Box<ScheduleRow>>) {
+            match old {
+                Some(old) => drop(schedules.insert(job, *old)),
+                None => drop(schedules.remove(&job)),
+            }
+        }
         fn restore<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, old: Option<V>) {
             match old {
                 Some(old) => drop(map.insert(key, old)),
@@ -249,7 +291,7 @@ impl Drop for Locked<'_> {
         while let Some(undo) = self.undo.pop() {
             let state = &mut *self.state;
             match undo {
-                Undo::Schedule(key, old) => restore(&mut state.schedules, key, old.map(|old| *old)),
+                Undo::Schedule(key, old) => put_back(&mut state.schedules, key, old),
                 Undo::Run(key, old) => drop(state.place(key, old.map(|old| *old))),
                 Undo::Failure(key, old) => restore(&mut state.failures, key, old),
                 Undo::Row(table, key, old) => restore(state.tables.entry(table).or_default(), key, old),

@@ -99,7 +99,7 @@ async fn leased_rows(db: DatabaseConnection) {
     assert!(lost.len() + still.len() == 2 || lost.is_empty(), "an old epoch locks nothing that was taken over");
     assert!(lost.iter().all(|lost| !heirs.iter().any(|heir| heir.held.id == lost.id)));
     let heir = heirs[0].held;
-    LEASED.settle(&tx, heir.id, None).await.unwrap();
+    LEASED.settle(&tx, &[(heir.id, None)]).await.unwrap();
     LEASED.release(&tx, &[heirs[1].held], now).await.unwrap();
     assert!(LEASED.lock(&tx, &[heir]).await.unwrap().is_empty(), "what is settled is held no more");
     store.commit(tx).await.unwrap();

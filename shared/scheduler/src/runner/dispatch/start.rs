@@ -68,12 +68,13 @@ impl<S: Store> Dispatcher<S> {
     async fn run_on_start(&mut self) {
         let now = self.env.clock.now();
         let mut decisions = Vec::new();
-        for (job, state) in self.jobs.iter().zip(&self.states) {
+        for (at, (job, state)) in self.jobs.iter().zip(&self.states).enumerate() {
             if !(job.settings.enabled && job.settings.run_on_start) {
                 continue;
             }
             let row = state.row.as_ref();
-            decisions.extend(row.and_then(|row| policy::start(row, now, &mut || (self.env.ids)())));
+            let decision = row.and_then(|row| policy::start(row, now, &mut || (self.env.ids)()));
+            decisions.extend(decision.map(|decision| (at, decision)));
         }
         for batch in decisions.chunks(super::BATCH) {
             self.decide(batch.to_vec()).await;
@@ -94,7 +95,7 @@ impl<S: Store> Dispatcher<S> {
             match self.env.store.replicas(&row.job).await {
                 Ok(replicas) => {
                     if let Some(from) = self.disabled_since(&replicas) {
-                        self.write_disabled(&row, from).await;
+                        self.write_disabled(job, &row, from).await;
                     }
                 }
                 Err(error) => tracing::warn!(job = %row.job, %error, "the replicas of the job could not be read"),
@@ -115,10 +116,10 @@ impl<S: Store> Dispatcher<S> {
         Some(enabled.unwrap_or(first))
     }
 
-    async fn write_disabled(&mut self, row: &ScheduleRow, from: crate::Instant) {
+    async fn write_disabled(&mut self, job: usize, row: &ScheduleRow, from: crate::Instant) {
         let now = self.env.clock.now();
         if let Some(decision) = policy::disabled(row, from, now, &mut || (self.env.ids)()) {
-            self.decide(vec![decision]).await;
+            self.decide(vec![(job, decision)]).await;
         }
     }
 }

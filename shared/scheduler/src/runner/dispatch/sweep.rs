@@ -182,13 +182,15 @@ impl<S: Store> Dispatcher<S> {
         Ok(())
     }
 
-    fn too_far_ahead(&mut self) -> Vec<policy::Decision> {
+    fn too_far_ahead(&mut self) -> Vec<(usize, policy::Decision)> {
         let now = self.env.clock.now();
-        let enabled = self.jobs.iter().zip(&mut self.states).filter(|(job, _)| job.settings.enabled);
-        let looked = enabled.filter(|(_, state)| state.sound.is_none_or(|at| at > now)).filter_map(|(_, state)| {
+        let states = self.jobs.iter().zip(&mut self.states).enumerate();
+        let enabled = states.filter(|(_, (job, _))| job.settings.enabled);
+        let looked = enabled.filter(|(_, (_, state))| state.sound.is_none_or(|at| at > now));
+        let looked = looked.filter_map(|(job, (_, state))| {
             let decision = policy::set_back(state.row.as_ref()?, now);
             state.sound = decision.is_none().then_some(now);
-            decision
+            decision.map(|decision| (job, decision))
         });
         looked.collect()
     }

@@ -30,7 +30,9 @@ impl Locked<'_> {
         self.put_schedule(row);
         decided.won = true;
         for new in decision.ledger {
-            self.insert(&job, new, true);
+            if let Some(row) = self.new_row(&job, new) {
+                self.put_run(Stored { row, exclusive: true });
+            }
         }
         for new in decision.starts {
             self.start(&job, new, decision.overlap, epoch, (owner, lease), &mut decided);
@@ -40,29 +42,26 @@ impl Locked<'_> {
 
     /// Whether the key is taken.
     pub(super) fn known(&self, job: &str, run_key: &str) -> bool {
-        self.state.keys.contains_key(&(job.to_owned(), run_key.to_owned()))
+        self.state.of_job.get(job).is_some_and(|runs| runs.by_key(run_key).is_some())
     }
 
-    /// Inserts a row unless its key is taken.
-    fn insert(&mut self, job: &str, new: NewRun, exclusive: bool) -> Option<RunRow> {
-        if self.known(job, &new.run_key) {
-            return None;
-        }
-        let row = rules::row(job, new, self.now);
-        self.put_run(Stored { row: row.clone(), exclusive });
-        Some(row)
+    /// A new row unless its key is taken.
+    fn new_row(&self, job: &str, new: NewRun) -> Option<RunRow> {
+        (!self.known(job, &new.run_key)).then(|| rules::row(job, new, self.now))
     }
 
     /// The exclusive run that is going, if any.
     fn going(&self, job: &str) -> Option<RunRow> {
-        let going =
-            |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Running && stored.exclusive;
+        let going = |stored: &&Stored| stored.row.state == RunState::Running && stored.exclusive;
         self.state.open_of(job).find(going).map(|stored| stored.row.clone())
     }
 
+    fn waiting(&self, job: &str) -> impl Iterator<Item = &RunRow> {
+        self.state.open_of(job).map(|stored| &stored.row).filter(|row| row.state == RunState::Queued)
+    }
+
     fn queued(&self, job: &str) -> Vec<RunRow> {
-        let waits = |stored: &&Stored| stored.row.job == job && stored.row.state == RunState::Queued;
-        let mut rows: Vec<RunRow> = self.state.open_of(job).filter(waits).map(|stored| stored.row.clone()).collect();
+        let mut rows: Vec<RunRow> = self.waiting(job).cloned().collect();
         rows.sort_by_key(|row| (row.fire_at, row.id));
         rows
     }
@@ -77,9 +76,9 @@ impl Locked<'_> {
         decided: &mut Decided,
     ) {
         let exclusive = overlap != Overlap::AllowAll;
-        let Some(mut row) = self.insert(job, new, exclusive) else { return };
+        let Some(mut row) = self.new_row(job, new) else { return };
         let going = if exclusive { self.going(job) } else { None };
-        let waiting = self.queued(job).iter().filter(|waits| waits.id != row.id).count();
+        let waiting = self.waiting(job).count();
         match (going, overlap) {
             (None, _) => rules::begin(&mut row, epoch, owner, self.now, lease),
             (Some(_), Overlap::Skip | Overlap::AllowAll) => return self.skip(row, None),
@@ -113,7 +112,7 @@ impl Locked<'_> {
         let newest = self
             .state
             .runs_of(&row.job)
-            .filter(|stored| stored.row.nominal_at.is_some() && stored.row.id != row.id)
+            .filter(|stored| stored.row.nominal_at.is_some())
             .max_by_key(|stored| (stored.row.nominal_at, stored.row.id))
             .cloned();
         match newest {
@@ -126,14 +125,14 @@ impl Locked<'_> {
                 last.row.instants += row.instants;
                 last.row.finished_at = Some(self.now);
                 self.put_run(last);
-                self.remove_run(row.id);
             }
             _ => self.put_run(Stored { row, exclusive: true }),
         }
     }
 
     pub(super) fn enqueue(&mut self, job: &str, new: NewRun, limit: u64) -> Enqueued {
-        let known = self.state.keys.get(&(job.to_owned(), new.run_key.clone())).and_then(|id| self.state.runs.get(id));
+        let known = self.state.of_job.get(job).and_then(|runs| runs.by_key(&new.run_key));
+        let known = known.and_then(|id| self.state.runs.get(&id));
         if let Some(stored) = known {
             let row = stored.row.clone();
             let since = row.queued_at.or(row.started_at).or(row.finished_at).unwrap_or(self.now);
@@ -145,7 +144,7 @@ impl Locked<'_> {
             self.put_run(old);
         }
         let asked = |row: &RunRow| row.wake_source == new.wake;
-        if self.queued(job).iter().filter(|row| asked(row)).count() as u64 >= limit {
+        if self.waiting(job).filter(|row| asked(row)).count() as u64 >= limit {
             return Enqueued::Full;
         }
         let row = rules::row(job, new, self.now);

@@ -38,7 +38,9 @@ impl Store for MemoryStore {
     async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
         let tx = self.lock();
         if jobs.is_empty() {
-            return Ok(tx.state.schedules.values().cloned().collect());
+            let mut all: Vec<ScheduleRow> = tx.state.schedules.values().cloned().collect();
+            all.sort_by(|one, other| one.job.cmp(&other.job));
+            return Ok(all);
         }
         Ok(jobs.iter().filter_map(|job| tx.state.schedules.get(job)).cloned().collect())
     }
@@ -184,7 +186,7 @@ impl Store for MemoryStore {
 
     async fn previous_success(&self, job: &str) -> Result<Option<Instant>, StoreError> {
         let tx = self.lock();
-        Ok(tx.state.of_job.get(job).and_then(|runs| runs.good.last()).map(|(nominal, _)| *nominal))
+        Ok(tx.state.of_job.get(job).and_then(|runs| runs.good.0.last()).map(|(nominal, _)| *nominal))
     }
 
     async fn set_aside(&self, job: &str, row_id: Uuid, error: &str) -> Result<FailureRow, StoreError> {

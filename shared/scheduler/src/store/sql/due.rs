@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, marker::PhantomData};
 
 use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
     SqlTx,
-    dialect::{Sql, id},
+    dialect::{Sql, Type, hex, stamp},
 };
 use crate::{
     Instant, JobError, StoreError,
@@ -121,46 +122,69 @@ impl LeaseTable {
         Ok(leased)
     }
 
+    /// Selects those of `held` whose epoch is still theirs, and locks them.
+    ///
+    /// Each is looked up by its id, whatever the planner believes: few rows are leased at any time, and by its estimate it
+    /// would read the whole table for them and compare each with all of `held`.
+    fn still_held(&self, sql: &mut Sql, held: &[Held]) -> String {
+        let mut held = held.to_vec();
+        // Locked in one order by everybody.
+        held.sort_unstable_by_key(|held| held.id);
+        let (records, table) = (sql.held(&held), self.table);
+        let ours = "t.id = x.r AND t.lease_epoch = x.e AND t.lease_owner IS NOT NULL";
+        if sql.sqlite() {
+            return format!("SELECT t.id, t.lease_epoch FROM {records} JOIN {table} t ON {ours}");
+        }
+        format!(
+            "SELECT l.id, l.lease_epoch FROM {records}
+             CROSS JOIN LATERAL (SELECT t.id, t.lease_epoch FROM {table} t WHERE {ours} FOR UPDATE) AS l"
+        )
+    }
+
+    /// Those of `held` whose epoch is still theirs, as a condition on the id.
+    fn is_still_held(&self, sql: &mut Sql, held: &[Held]) -> String {
+        let ours = self.still_held(sql, held);
+        if sql.sqlite() {
+            format!("id IN (SELECT id FROM ({ours}) AS held)")
+        } else {
+            format!("id = ANY (ARRAY(SELECT id FROM ({ours}) AS held))")
+        }
+    }
+
     /// Locks those of `held` whose epoch is still theirs.
     pub async fn lock(&self, tx: &SqlTx, held: &[Held]) -> Result<Vec<Held>, JobError> {
         let mut sql = Sql::new(tx.get_database_backend());
-        let lock = if sql.sqlite() { "" } else { "FOR UPDATE OF t" };
-        let (records, table) = (sql.held(held), self.table);
-        let text = format!(
-            "SELECT t.id, t.lease_epoch FROM {table} t JOIN {records} ON t.id = x.r AND t.lease_epoch = x.e
-             WHERE t.lease_owner IS NOT NULL ORDER BY t.id {lock}"
-        );
+        let text = self.still_held(&mut sql, held);
         self::held(&sql.all(tx, &text).await?)
     }
 
     /// Extends the leases that are still ours.
     pub async fn renew(&self, tx: &SqlTx, held: &[Held], until: Instant) -> Result<Vec<Held>, JobError> {
         let mut sql = Sql::new(tx.get_database_backend());
-        let (records, table, until) = (sql.held(held), self.table, sql.bind(until));
-        let text = format!(
-            "UPDATE {table} SET due_at = {until} FROM {records}
-             WHERE id = x.r AND lease_epoch = x.e AND lease_owner IS NOT NULL RETURNING id, lease_epoch"
-        );
+        let (ours, table, until) = (self.is_still_held(&mut sql, held), self.table, sql.bind(until));
+        let text = format!("UPDATE {table} SET due_at = {until} WHERE {ours} RETURNING id, lease_epoch");
         self::held(&sql.all(tx, &text).await?)
     }
 
     /// Gives rows back: due now, the attempt not counted.
     pub async fn release(&self, tx: &SqlTx, held: &[Held], now: Instant) -> Result<(), JobError> {
         let mut sql = Sql::new(tx.get_database_backend());
-        let (records, table, now) = (sql.held(held), self.table, sql.bind(now));
+        let (ours, table, now) = (self.is_still_held(&mut sql, held), self.table, sql.bind(now));
         let text = format!(
-            "UPDATE {table} SET due_at = {now}, lease_owner = NULL, attempt_count = attempt_count - 1 FROM {records}
-             WHERE id = x.r AND lease_epoch = x.e AND lease_owner IS NOT NULL"
+            "UPDATE {table} SET due_at = {now}, lease_owner = NULL, attempt_count = attempt_count - 1 WHERE {ours}"
         );
         sql.run(tx, &text).await?;
         Ok(())
     }
 
-    /// Ends one lease with the row's next due time; the row's own columns are the job's to write.
-    pub async fn settle(&self, tx: &SqlTx, row: Uuid, due_at: Option<Instant>) -> Result<(), JobError> {
+    /// Ends leases, each with its row's next due time; the rows' own columns are the job's to write.
+    pub async fn settle(&self, tx: &SqlTx, rows: &[(Uuid, Option<Instant>)]) -> Result<(), JobError> {
+        let record = |(id, due): &(Uuid, Option<Instant>)| json!({ "r": hex(*id), "d": due.map(stamp) });
+        let records: Vec<Value> = rows.iter().map(record).collect();
         let mut sql = Sql::new(tx.get_database_backend());
-        let (due, row, table) = (sql.bind(super::dialect::time(due_at)), sql.bind(id(Some(row))), self.table);
-        sql.run(tx, &format!("UPDATE {table} SET due_at = {due}, lease_owner = NULL WHERE id = {row}")).await?;
+        let (records, table) = (sql.records(&[("r", Type::Uuid), ("d", Type::Time)], &records), self.table);
+        let text = format!("UPDATE {table} SET due_at = x.d, lease_owner = NULL FROM {records} WHERE id = x.r");
+        sql.run(tx, &text).await?;
         Ok(())
     }
 

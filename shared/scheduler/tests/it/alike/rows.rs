@@ -128,7 +128,7 @@ impl Alike for SqlStore {
     }
 
     async fn settle(&self, tx: &mut SqlTx, id: Uuid, due_at: Option<Instant>) {
-        LEASES.settle(tx, id, due_at).await.unwrap();
+        LEASES.settle(tx, &[(id, due_at)]).await.unwrap();
     }
 
     async fn next_due(&self, tx: &mut SqlTx, job: &str) -> Option<Instant> {
