@@ -5,10 +5,14 @@
 #![allow(clippy::expect_used, reason = "a measurement that cannot go on panics; that is how it tells")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a measurement tells people what it finds")]
 
+#[path = "figures/api.rs"]
+mod api;
 #[path = "figures/burn.rs"]
 mod burn;
 #[path = "figures/cpu.rs"]
 mod cpu;
+#[path = "figures/embedded.rs"]
+mod embedded;
 #[path = "figures/fires.rs"]
 mod fires;
 #[path = "figures/idle.rs"]
@@ -68,10 +72,12 @@ fn main() {
     let size = if quick { QUICK } else { FULL };
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    if let [_, mode, count] = &arguments[..]
-        && mode == "fires"
-    {
-        return runtime.block_on(fires::as_peer(count.parse().expect("a count")));
+    if let [_, mode, what] = &arguments[..] {
+        match mode.as_str() {
+            "fires" => return runtime.block_on(fires::as_peer(what.parse().expect("a count"))),
+            "axum" => return runtime.block_on(api::as_limit(what)),
+            _ => {}
+        }
     }
     runtime.block_on(async {
         let mut table = Table::default();
@@ -93,6 +99,9 @@ fn main() {
             if wanted("relay") {
                 rows::relayed(&mut table, size).await;
             }
+            if wanted("embedded") {
+                embedded::measure(&mut table, size).await;
+            }
             if wanted("lateness") {
                 lateness::measure(&mut table, size).await;
             }
@@ -101,6 +110,9 @@ fn main() {
             }
             if wanted("fires") {
                 fires::measure(&mut table, size).await;
+            }
+            if wanted("api") {
+                api::measure(&mut table, size).await;
             }
             if wanted("idle") {
                 idle::measure(&mut table).await;

@@ -66,11 +66,37 @@ impl<S: Store> Env<S> {
         Ok((tx, now))
     }
 
+    /// The same for a batch of the job's due rows. When it is not this replica's turn it waits a little, then claims all
+    /// the same: a turn is a courtesy, and whoever has it may be slow.
+    pub(crate) async fn begin_in_turn(&self, job: &str, limit: Duration) -> Result<(S::Tx, Instant), StoreError> {
+        for patience in PATIENCE {
+            let before = self.clock.monotonic();
+            let (tx, now, turn) = self.store.begin_in_turn(job, limit).await?;
+            self.clock.measured(now, before, self.clock.monotonic());
+            if turn {
+                return Ok((tx, now));
+            }
+            self.store.rollback(tx).await?;
+            self.sleep(patience).await;
+        }
+        self.begin(limit).await
+    }
+
     /// Waits on the clock.
     pub(crate) async fn sleep(&self, duration: Duration) {
         self.clock.sleep_until(self.clock.monotonic() + duration).await;
     }
 }
+
+/// Waits for a turn: as long as a small batch takes, then longer.
+const PATIENCE: [Duration; 6] = [
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(16),
+    Duration::from_millis(32),
+    Duration::from_millis(32),
+];
 
 /// Why a run was asked to come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

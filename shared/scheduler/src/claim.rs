@@ -1,5 +1,7 @@
 //! How a [`Claim`] is run: batches of due rows, each a transaction; a batch that fails is halved down to the bad rows.
 
+mod batch;
+
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -12,9 +14,9 @@ use uuid::Uuid;
 use crate::{
     Instant, JobError,
     body::{Backoff, Body, Caught, Ended, Env, Kind, Passed, Watch, Why, caught},
-    kinds::{Claim, Held, Run, Take},
+    kinds::{Claim, Held, Run},
     ledger::{Ending, Outcome, Wake},
-    store::{Store, Window},
+    store::Store,
     tick::roll_back,
     windows::Windows,
 };
@@ -29,6 +31,9 @@ const WRITER_TIME: Duration = Duration::from_millis(50);
 const PASS_BATCHES: u32 = 100;
 /// or after so long, whichever is first; the next begins at once.
 const PASS_TIME: Duration = Duration::from_secs(10);
+/// Batches that are taken from behind the one before, until one is taken from the beginning again: a row that falls due
+/// meanwhile with an older time waits no longer than for these.
+const FROM_BEGINNING: u32 = 10;
 
 pub(crate) struct ClaimBody<S: Store, R> {
     pub(crate) name: String,
@@ -83,6 +88,10 @@ struct Pass<'a> {
     /// Rows due at or before this; the store's time when `None`.
     until: Option<Instant>,
     handled: HashSet<Uuid>,
+    /// The last row of a full batch: the next is taken from behind it,
+    after: Option<(Instant, Uuid)>,
+    /// and so many have been, since one was taken from the beginning.
+    behind: u32,
     aside: bool,
     sum: Passed,
 }
@@ -134,7 +143,23 @@ impl<S: Store, R: Send + Sync + 'static> Body<S> for ClaimBody<S, R> {
 
 impl<'a> Pass<'a> {
     fn new(run: Run, book: Book, watch: &'a Watch, until: Option<Instant>) -> Self {
-        Self { run, book, watch, until, handled: HashSet::new(), aside: false, sum: Passed::default() }
+        Self {
+            run,
+            book,
+            watch,
+            until,
+            handled: HashSet::new(),
+            after: None,
+            behind: 0,
+            aside: false,
+            sum: Passed::default(),
+        }
+    }
+
+    /// Where the next batch begins, after one that came to its limit or did not.
+    fn go_on(&mut self, last: Option<(Instant, Uuid)>) {
+        self.behind = if last.is_some() && self.behind < FROM_BEGINNING { self.behind + 1 } else { 0 };
+        self.after = last.filter(|_| self.behind > 0);
     }
 
     fn note(&mut self, outcome: Outcome, error: String) {
@@ -158,6 +183,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         let mut backoff = Backoff::new();
         let mut batches = 0;
         pass.handled.clear();
+        pass.go_on(None);
         pass.aside = !env.store.failures(&self.name, None, 1).await.is_ok_and(|aside| aside.is_empty());
         if let Some(end) = self.suspects(env, pass).await {
             return end;
@@ -168,10 +194,13 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             }
             let limit = self.batch_size(env);
             match self.watched(env, pass, limit, None).await {
+                // Nothing more behind the batches before; what they left, or what came meanwhile, is at the beginning.
+                Batch::Done { rows: 0, .. } if pass.after.is_some() => pass.go_on(None),
                 Batch::Done { rows: 0, .. } => return Swept::Empty,
                 Batch::Done { .. } => batches += 1,
                 Batch::Bad(ids, outcome, error) => {
                     batches += 1;
+                    pass.go_on(None);
                     if ids.is_empty() {
                         pass.note(outcome, error);
                         return Swept::Empty;
@@ -255,129 +284,4 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         }
         None
     }
-
-    /// One batch under the watch of the timeout.
-    async fn watched(&self, env: &Env<S>, pass: &mut Pass<'_>, limit: u64, only: Option<Vec<Uuid>>) -> Batch {
-        let began = env.clock.monotonic();
-        pass.watch.enter(None);
-        let batch = self.one(env, pass, limit, only).await;
-        pass.watch.leave();
-        if let Batch::Done { rows, lateness_ms } = batch {
-            pass.sum.items += i64::try_from(rows).unwrap_or(i64::MAX);
-            pass.sum.lateness_ms = pass.sum.lateness_ms.max(lateness_ms);
-            self.adapt(env, env.clock.monotonic().saturating_sub(began), rows, limit);
-        }
-        batch
-    }
-
-    async fn one(&self, env: &Env<S>, pass: &mut Pass<'_>, limit: u64, only: Option<Vec<Uuid>>) -> Batch {
-        let (mut tx, now) = match env.begin(self.timeout).await {
-            Ok(begun) => begun,
-            Err(error) if error.is_transient() => return Batch::Again(error.to_string()),
-            Err(error) => return Batch::Bad(Vec::new(), Outcome::Failed, error.to_string()),
-        };
-        pass.watch.session(env.store.session(&tx));
-        // A run's own now is an estimate of the store's, which may still be behind it: nothing is dealt with early.
-        let until = pass.until.map_or(now, |until| until.min(now));
-        let take = Take { job: pass.run.job.clone(), now: until, limit, only };
-        let rows = match caught(self.job.take(&mut tx, &take)).await {
-            Caught::Answer(Ok(rows)) => rows,
-            Caught::Answer(Err(error)) => return bad(env, tx, Vec::new(), error).await,
-            Caught::Panicked(text) => return panicked(env, tx, Vec::new(), text).await,
-        };
-        if rows.is_empty() {
-            roll_back(env, tx).await;
-            return Batch::Done { rows: 0, lateness_ms: 0 };
-        }
-        let ids: Vec<Uuid> = rows.iter().map(|row| self.job.id(row)).collect();
-        if let Some(again) = ids.iter().find(|id| pass.handled.contains(id)) {
-            roll_back(env, tx).await;
-            let left = format!("row {again} was handled and is still due");
-            let still: Vec<Uuid> = ids.into_iter().filter(|id| pass.handled.remove(id)).take(1).collect();
-            return Batch::Bad(still, Outcome::Failed, left);
-        }
-        let late = rows.iter().filter_map(|row| self.job.due_at(row)).map(|due| (now - due).num_milliseconds()).max();
-        pass.run.now = now;
-        let token = Arc::new(());
-        self.acting(|acting| acting.push((ids.clone(), Arc::downgrade(&token))));
-        let acted = caught(self.job.act(&mut tx, rows, &pass.run)).await;
-        // One that came back well is no suspect, however late: the process may have been asleep.
-        if matches!(acted, Caught::Answer(Ok(()))) || pass.watch.why() != Why::Timeout {
-            self.acting(|acting| acting.retain(|(batch, _)| *batch != ids));
-        }
-        match acted {
-            Caught::Answer(Ok(())) => {}
-            Caught::Answer(Err(error)) => return bad(env, tx, ids, error).await,
-            Caught::Panicked(text) => return panicked(env, tx, ids, text).await,
-        }
-        self.write_down(env, pass, tx, ids, now, late.unwrap_or(0).max(0)).await
-    }
-
-    /// The ledger and the commit of a batch that went well.
-    async fn write_down(
-        &self,
-        env: &Env<S>,
-        pass: &mut Pass<'_>,
-        mut tx: S::Tx,
-        ids: Vec<Uuid>,
-        now: Instant,
-        lateness_ms: i64,
-    ) -> Batch {
-        let items = i64::try_from(ids.len()).unwrap_or(i64::MAX);
-        let cleared = if pass.aside { env.store.clear_failures(&mut tx, &pass.run.job, &ids).await } else { Ok(()) };
-        let written = match (cleared, pass.book) {
-            (Err(error), _) => Err(error),
-            (Ok(()), Book::Run(held)) => env.store.checkpoint(&mut tx, held, items, None).await,
-            (Ok(()), Book::Window(wake)) => {
-                let (run, started_at, wake) = self.windows.at(env, wake, now);
-                let job = pass.run.job.clone();
-                let owner = env.replica.clone();
-                let window = Window { job, run, owner, wake, started_at, items, lateness_ms };
-                env.store.window(&mut tx, &window).await.map(|()| true)
-            }
-        };
-        match written {
-            Ok(true) => {}
-            Ok(false) => {
-                roll_back(env, tx).await;
-                return Batch::Fenced;
-            }
-            Err(error) => return bad(env, tx, ids, error.into()).await,
-        }
-        // Whatever became of an unknown commit, the rows say it: they are due or they are not.
-        if let Err(error) = env.store.commit(tx).await {
-            return Batch::Again(error.to_string());
-        }
-        (env.on_effect)();
-        let rows = ids.len() as u64;
-        pass.handled.extend(ids);
-        Batch::Done { rows, lateness_ms }
-    }
-
-    fn batch_size(&self, env: &Env<S>) -> u64 {
-        if env.store.single_writer() { *self.batch.lock().unwrap_or_else(PoisonError::into_inner) } else { BATCH }
-    }
-
-    /// Keeps a batch on a single-writer store under [`WRITER_TIME`].
-    fn adapt(&self, env: &Env<S>, took: Duration, rows: u64, limit: u64) {
-        if !env.store.single_writer() || rows < limit {
-            return;
-        }
-        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-        *batch = if took > WRITER_TIME { (*batch / 2).max(10) } else { (*batch * 5 / 4).min(BATCH) };
-    }
-}
-
-async fn bad<S: Store>(env: &Env<S>, tx: S::Tx, ids: Vec<Uuid>, error: JobError) -> Batch {
-    roll_back(env, tx).await;
-    if error.is_transient() {
-        Batch::Again(error.to_string())
-    } else {
-        Batch::Bad(ids, Outcome::Failed, error.to_string())
-    }
-}
-
-async fn panicked<S: Store>(env: &Env<S>, tx: S::Tx, ids: Vec<Uuid>, text: String) -> Batch {
-    roll_back(env, tx).await;
-    Batch::Bad(ids, Outcome::Panicked, text)
 }

@@ -85,6 +85,9 @@ pub struct Take {
     pub limit: u64,
     /// Only these rows (after a failed batch, its halves).
     pub only: Option<Vec<Uuid>>,
+    /// Only rows after this one, by due time and id: what the batches before have dealt with is not read past again. A
+    /// pass that finds nothing more looks from the beginning before it ends.
+    pub after: Option<(Instant, Uuid)>,
 }
 
 /// Each due row once: the change and its events are one transaction.

@@ -289,6 +289,15 @@ pub trait Store: Clone + Send + Sync + 'static {
         self.begin(limit).await
     }
 
+    /// Like [`Store::begin`] for a batch of the job's due rows; with it whether this is one of the few transactions in the
+    /// whole cluster whose turn it is. Many that claim at once would mostly read past the rows that the others have locked.
+    /// Only a courtesy: whoever claims out of turn does nothing wrong.
+    async fn begin_in_turn(&self, job: &str, limit: Duration) -> Result<(Self::Tx, Instant, bool), StoreError> {
+        let _unused = job;
+        let (tx, now) = self.begin(limit).await?;
+        Ok((tx, now, true))
+    }
+
     /// Whether one transaction at a time can write (SQLite, memory): batches are kept short.
     fn single_writer(&self) -> bool {
         false

@@ -179,7 +179,8 @@ impl Filled {
 
 pub(crate) async fn connected(url: &str) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
-    options.max_connections(8).sqlx_logging(false);
+    // As services have it: a connection is not tested each time it is lent.
+    options.max_connections(8).test_before_acquire(false).sqlx_logging(false);
     Database::connect(options).await.expect("the database answers")
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use database::Sql;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
 };
 use uuid::Uuid;
 
@@ -22,38 +22,37 @@ pub struct Joined {
     pub tag_ids: Vec<Uuid>,
 }
 
-/// What these posts are joined with, in two statements.
+/// What these posts are joined with, in one statement.
 pub async fn joined(db: &impl ConnectionTrait, posts: &[Uuid]) -> Result<HashMap<Uuid, Joined>, Error> {
     let mut joined: HashMap<Uuid, Joined> = posts.iter().map(|id| (*id, Joined::default())).collect();
     if posts.is_empty() {
         return Ok(joined);
     }
-    let categories = post_category::Entity::find()
-        .filter(post_category::Column::PostId.is_in(posts.iter().copied()))
-        .order_by_asc(post_category::Column::CategoryId);
-    for row in categories.all(db).await? {
-        joined.entry(row.post_id).or_default().category_ids.push(row.category_id);
-    }
-    let tags = post_tag::Entity::find()
-        .filter(post_tag::Column::PostId.is_in(posts.iter().copied()))
-        .order_by_asc(post_tag::Column::TagId);
-    for row in tags.all(db).await? {
-        joined.entry(row.post_id).or_default().tag_ids.push(row.tag_id);
+    let mut sql = Sql::of(db);
+    let posts = sql.ids(posts);
+    let text = format!(
+        "SELECT post_id, category_id AS other_id, 0 AS tag FROM post_categories WHERE post_id {posts}
+         UNION ALL SELECT post_id, tag_id, 1 FROM post_tags WHERE post_id {posts} ORDER BY 2"
+    );
+    for row in sql.all(db, &text).await? {
+        let (post, other): (Uuid, Uuid) = (row.try_get("", "post_id")?, row.try_get("", "other_id")?);
+        let joined = joined.entry(post).or_default();
+        if row.try_get::<i32>("", "tag")? == 0 { joined.category_ids.push(other) } else { joined.tag_ids.push(other) }
     }
     Ok(joined)
 }
 
-/// Joins a post with these and no others.
+/// Joins a post, which is joined with `before`, with these and no others.
 ///
 /// # Errors
 /// [`Error::Invalid`] when one of them does not exist.
 pub(super) async fn replace(
     tx: &DatabaseTransaction,
     post: Uuid,
+    before: &Joined,
     categories: &[Uuid],
     tags: &[Uuid],
 ) -> Result<(), Error> {
-    let before = joined(tx, &[post]).await?.remove(&post).unwrap_or_default();
     let (categories, tags) = (unique(categories), unique(tags));
     if categories != before.category_ids {
         let known = category::Entity::find().select_only().column(category::Column::Id);

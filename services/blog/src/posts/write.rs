@@ -6,7 +6,7 @@ use sea_orm::{ActiveModelTrait, ActiveValue::Set, DatabaseTransaction, EntityTra
 use uuid::Uuid;
 
 use super::{
-    CONTENT_BYTES_MAX, Content, EXCERPT_MAX, Headline, SEO_MAX, Seo, TITLE_MAX, joins,
+    CONTENT_BYTES_MAX, Content, EXCERPT_MAX, Headline, Joined, SEO_MAX, Seo, TITLE_MAX, joins,
     say::{Happened, say, say_published},
     state,
 };
@@ -54,7 +54,7 @@ pub async fn create(tx: &DatabaseTransaction, content: Content, now: DateTime<Ut
         deleted_at: None,
     };
     post::Entity::insert(post.clone().into_active_model()).exec_without_returning(tx).await?;
-    joins::replace(tx, id, &content.category_ids, &content.tag_ids).await?;
+    joins::replace(tx, id, &Joined::default(), &content.category_ids, &content.tag_ids).await?;
     say(tx, Happened::Created, &post).await?;
     Ok(post)
 }
@@ -94,7 +94,8 @@ pub async fn edit(
     after.author_id = content.author_id;
     after.featured_image_id = content.featured_image_id;
     after.seo = seo(&content.seo);
-    joins::replace(tx, post.id, &content.category_ids, &content.tag_ids).await?;
+    let before = joins::joined(tx, &[post.id]).await?.remove(&post.id).unwrap_or_default();
+    joins::replace(tx, post.id, &before, &content.category_ids, &content.tag_ids).await?;
     write(tx, after, Happened::Updated, now).await
 }
 

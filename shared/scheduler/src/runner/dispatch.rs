@@ -1,5 +1,6 @@
 //! The dispatcher: one loop a service. It sleeps until something is due, decides it, and starts what follows.
 
+mod fire;
 mod start;
 mod sweep;
 
@@ -14,12 +15,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     Instant, JobError,
-    body::{Env, Why},
+    body::Env,
     job::Entry,
     kinds::LEASE,
     ledger::ScheduleRow,
     metrics, policy,
-    policy::Decision,
     runner::{
         Executions, Hints,
         due::{Do, DueState},
@@ -27,7 +27,7 @@ use crate::{
         upkeep::{self, Observed},
     },
     schedule::Overlap,
-    store::{Decided, Nudge, QueueOf, Store},
+    store::{Nudge, QueueOf, Store},
 };
 
 /// Decisions a transaction carries at most.
@@ -51,21 +51,6 @@ struct State {
     /// At this moment its next instant did not lie too far ahead; nor does it at any later one.
     sound: Option<Instant>,
     due: DueState,
-}
-
-/// What a decision makes of its job's schedule row, if it is carried out.
-struct Wanted {
-    job: usize,
-    seen_epoch: i64,
-    next_at: Option<Instant>,
-    start_at: Option<Instant>,
-}
-
-impl Wanted {
-    fn of(job: usize, decision: &Decision) -> Self {
-        let start_at = decision.stamp_start.then_some(decision.now);
-        Self { job, seen_epoch: decision.seen_epoch, next_at: decision.next_at, start_at }
-    }
 }
 
 pub(crate) struct Dispatcher<S: Store> {
@@ -281,84 +266,6 @@ impl<S: Store> Dispatcher<S> {
         self.states[job].fire = fire;
         self.states[job].sound = None;
         self.states[job].row = Some(row);
-    }
-
-    /// Decides everything whose time has come, a batch a transaction.
-    async fn fire(&mut self) {
-        if self.fires.first().is_some_and(|(fire, _)| *fire <= self.env.clock.now()) && !self.knows_the_time().await {
-            return;
-        }
-        let now = self.env.clock.now();
-        while self.env.clock.monotonic() >= self.hold {
-            let ready: Vec<usize> =
-                self.fires.iter().take_while(|(fire, _)| *fire <= now).take(BATCH).map(|(_, job)| *job).collect();
-            if ready.is_empty() {
-                return;
-            }
-            let (mut decisions, mut idle) = (Vec::with_capacity(ready.len()), Vec::new());
-            for job in ready {
-                let row = self.states[job].row.as_ref();
-                match row.and_then(|row| policy::decide(row, now, &mut || (self.env.ids)())) {
-                    Some(decision) => decisions.push((job, decision)),
-                    None => idle.push(job),
-                }
-            }
-            for job in idle {
-                // The row gives no reason to fire (a pause, say): the sweep will see it change.
-                if let Some(fire) = self.states[job].fire.take() {
-                    self.fires.remove(&(fire, job));
-                }
-            }
-            if !decisions.is_empty() {
-                self.decide(decisions).await;
-            }
-        }
-    }
-
-    /// Carries decisions out and starts the runs that are ours.
-    async fn decide(&mut self, decisions: Vec<(usize, Decision)>) {
-        let wanted: Vec<Wanted> = decisions.iter().map(|(job, decision)| Wanted::of(*job, decision)).collect();
-        let decisions = decisions.into_iter().map(|(_, decision)| decision).collect();
-        match self.env.store.decide(decisions, &self.env.replica, LEASE).await {
-            Ok(decided) => {
-                let mut lost = Vec::new();
-                for (decided, wanted) in decided.into_iter().zip(wanted) {
-                    if !self.decided(decided, &wanted) {
-                        lost.push(wanted.job);
-                    }
-                }
-                if !lost.is_empty() {
-                    self.reload(&lost).await;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "instants could not be decided; trying again");
-                self.hold = self.env.clock.monotonic() + RETRY;
-                // An unknown commit may have decided them: look at the rows first.
-                let jobs: Vec<usize> = wanted.iter().map(|wanted| wanted.job).collect();
-                self.reload(&jobs).await;
-            }
-        }
-    }
-
-    /// One decision's result. False: somebody else decided, so the job's row must be read again.
-    fn decided(&mut self, decided: Decided, wanted: &Wanted) -> bool {
-        for held in decided.disturbed {
-            self.executions.end(held, Why::Cancel);
-        }
-        for run in decided.started {
-            self.executions.launch(wanted.job, run);
-        }
-        if !decided.won {
-            return false;
-        }
-        if let Some(mut row) = self.states[wanted.job].row.take() {
-            row.epoch = wanted.seen_epoch + 1;
-            row.next_at = wanted.next_at;
-            row.last_start_at = wanted.start_at.or(row.last_start_at);
-            self.keep(wanted.job, row);
-        }
-        true
     }
 
     fn job(&self, name: &str) -> Option<usize> {

@@ -135,15 +135,14 @@ pub(crate) async fn read_due<S: Store>(
     body: &dyn Body<S>,
     job: &str,
 ) -> Result<Option<Instant>, JobError> {
-    let mut due = std::pin::pin!(body.next_due(env));
-    let due = tokio::select! {
+    let mut read = std::pin::pin!(async { tokio::join!(body.next_due(env), env.store.next_failure(job)) });
+    let (due, retry) = tokio::select! {
         biased;
-        due = due.as_mut() => due?,
+        read = read.as_mut() => read,
         () = env.sleep(READ) => {
             env.store.given_up();
             return Err(JobError::Transient(format!("no answer within {READ:?}")));
         }
     };
-    let retry = env.store.next_failure(job).await?;
-    Ok([due, retry].into_iter().flatten().min())
+    Ok([due?, retry?].into_iter().flatten().min())
 }

@@ -15,13 +15,13 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement, TransactionOptions,
-    TransactionTrait, sea_query::Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement,
+    TransactionOptions, TransactionTrait, sea_query::Value,
 };
 use tokio::sync::broadcast;
 
 pub use self::due::{Due, LeaseTable};
-use self::notify::Notifications;
+use self::{dialect::Sql, notify::Notifications};
 use crate::{Instant, StoreError, clock::Clock, store::Nudge};
 
 /// A transaction that met a deadlock or a serialization failure is tried so often in all.
@@ -97,6 +97,18 @@ struct Ctl {
     backend: DbBackend,
 }
 
+/// A transaction that has begun: the time, the session's name, and whether it is its turn.
+struct Opened {
+    tx: DatabaseTransaction,
+    now: Instant,
+    session: Option<i64>,
+    turn: bool,
+}
+
+/// One of two turns of a job in the whole cluster: while one transaction writes, another may claim. It ends with the
+/// transaction.
+const TURN: &str = "(pg_try_advisory_xact_lock(hashtext($4), 0) OR pg_try_advisory_xact_lock(hashtext($4), 1))";
+
 /// Work inside a control transaction; called again when the transaction must be.
 type Work<T> = dyn for<'a> Fn(&'a Ctl) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync;
 
@@ -160,6 +172,12 @@ impl SqlStore {
         uncancelled(async move { store.in_time(store.tries(&work)).await }).await
     }
 
+    /// One statement that only reads: the transaction around it is its own, and costs no trip to the server.
+    async fn read(&self, sql: Sql, text: String) -> Result<Vec<QueryResult>, StoreError> {
+        let store = self.clone();
+        uncancelled(async move { store.in_time(sql.read(&store.control, &text)).await }).await
+    }
+
     async fn tries<T>(&self, work: &Work<T>) -> Result<T, StoreError> {
         let mut tried = 1;
         loop {
@@ -172,7 +190,7 @@ impl SqlStore {
     }
 
     async fn once<T>(&self, work: &Work<T>) -> Result<T, StoreError> {
-        let (tx, now, _) = self.open(&self.control, CONTROL_LIMIT).await?;
+        let Opened { tx, now, .. } = self.open(&self.control, CONTROL_LIMIT, None).await?;
         let ctl = Ctl { tx, now, backend: self.backend() };
         match work(&ctl).await {
             Ok(done) => {
@@ -189,12 +207,8 @@ impl SqlStore {
         }
     }
 
-    /// BEGIN with server-side limits; the time, and the session's name.
-    async fn open(
-        &self,
-        db: &DatabaseConnection,
-        limit: Duration,
-    ) -> Result<(DatabaseTransaction, Instant, Option<i64>), StoreError> {
+    /// BEGIN with server-side limits, and with a turn `of` a job if asked to.
+    async fn open(&self, db: &DatabaseConnection, limit: Duration, of: Option<&str>) -> Result<Opened, StoreError> {
         let sqlite = self.backend() == DbBackend::Sqlite;
         let options = TransactionOptions {
             sqlite_transaction_mode: sqlite.then_some(sea_orm::SqliteTransactionMode::Immediate),
@@ -202,16 +216,21 @@ impl SqlStore {
         };
         let tx = db.begin_with_options(options).await?;
         if sqlite {
-            return Ok((tx, self.process_or_bound(), None));
+            return Ok(Opened { tx, now: self.process_or_bound(), session: None, turn: true });
         }
         let limits = [limit.min(STATEMENT_LIMIT), LOCK_LIMIT, IDLE_LIMIT].map(|limit| Value::from(millis(limit)));
-        let sql = "SELECT pg_backend_pid()::bigint AS session, statement_timestamp() AS now,
-            set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
-            set_config('idle_in_transaction_session_timeout', $3, true)";
-        let row = tx.query_one_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, limits)).await?;
+        let mut values = limits.to_vec();
+        values.extend(of.map(Value::from));
+        let turn = if of.is_some() { TURN } else { "true" };
+        let sql = format!(
+            "SELECT pg_backend_pid()::bigint AS session, statement_timestamp() AS now, {turn} AS turn,
+                 set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
+                 set_config('idle_in_transaction_session_timeout', $3, true)"
+        );
+        let row = tx.query_one_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values)).await?;
         let row = row.ok_or_else(|| StoreError::Broken("no answer to SELECT".to_owned()))?;
         let now = self.bound_time().map_or_else(|| row.try_get("", "now"), Ok)?;
-        Ok((tx, now, Some(row.try_get("", "session")?)))
+        Ok(Opened { tx, now, session: Some(row.try_get("", "session")?), turn: row.try_get("", "turn")? })
     }
 
     fn process_or_bound(&self) -> Instant {
@@ -219,15 +238,21 @@ impl SqlStore {
     }
 
     /// Begins a work transaction on `db`, in a task that nothing cancels.
-    async fn begin_on(&self, db: DatabaseConnection, limit: Duration) -> Result<(SqlTx, Instant), StoreError> {
+    async fn begin_on(
+        &self,
+        db: DatabaseConnection,
+        limit: Duration,
+        of: Option<String>,
+    ) -> Result<(SqlTx, Instant, bool), StoreError> {
         let store = self.clone();
-        let (tx, now, session) = uncancelled(async move { store.in_time(store.open(&db, limit)).await }).await?;
-        Ok((SqlTx { tx, now, session }, now))
+        let open = async move { store.in_time(store.open(&db, limit, of.as_deref())).await };
+        let Opened { tx, now, session, turn } = uncancelled(open).await?;
+        Ok((SqlTx { tx, now, session }, now, turn))
     }
 
     /// Begins a transaction of a request on `db` (its pool), with the store's time and limits.
     pub async fn begin_request(&self, db: &DatabaseConnection) -> Result<SqlTx, StoreError> {
-        self.begin_on(db.clone(), CONTROL_LIMIT).await.map(|(tx, _)| tx)
+        self.begin_on(db.clone(), CONTROL_LIMIT, None).await.map(|(tx, ..)| tx)
     }
 }
 

@@ -127,6 +127,18 @@ async fn a_job_that_leaves_its_rows_due_does_not_spin() {
 }
 
 #[tokio::test]
+async fn a_pass_whose_batches_go_on_behind_each_other_looks_from_the_beginning_before_it_ends() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal { forgets: true, ..Deal::default() };
+    due_in(&store, &clock, 1, 2_000);
+    let replica = Replica::start(&store, &clock, [deal(&job)]);
+    replica.pass(2).await;
+    let aside = replica.running.handle().failures("deal", None, 10).await.unwrap();
+    assert!(aside[0].error.contains("still due"), "{aside:?}");
+}
+
+#[tokio::test]
 async fn a_paused_job_leaves_due_rows_alone_and_resuming_makes_a_pass_at_once() {
     let clock = clock();
     let (store, _keep) = memory(&clock);

@@ -38,7 +38,7 @@ async fn put(db: &DatabaseConnection, count: usize, due_at: Option<scheduler::In
 }
 
 fn take(store_now: scheduler::Instant, limit: u64) -> Take {
-    Take { job: "job".to_owned(), now: store_now, limit, only: None }
+    Take { job: "job".to_owned(), now: store_now, limit, only: None, after: None }
 }
 
 /// Claims, set-aside rows and the next due time, alike on both databases.
@@ -130,6 +130,64 @@ async fn rows_that_another_has_locked_are_left_out_and_nobody_waits() {
     assert!(first.iter().all(|row| !second.contains(row)));
     store.rollback(one).await.unwrap();
     store.rollback(two).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_behind_another_are_taken_without_it() {
+    let (db, _keep) = world::postgres_db(4).await;
+    let clock = world::clock();
+    let store = world::sql(&db, &clock);
+    put(&db, 10, Some(clock.now())).await;
+    let (tx, now) = store.begin(LEASE).await.unwrap();
+    let all = THINGS.take(&tx, &take(now, 10)).await.unwrap();
+    let behind = Take { after: Some((clock.now(), all[6].id)), ..take(now, 10) };
+    assert_eq!(THINGS.take(&tx, &behind).await.unwrap(), all[7..]);
+    store.rollback(tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_are_looked_up_and_no_table_is_read_for_what_is_held() {
+    let (db, _keep) = world::postgres_db(4).await;
+    let store = world::sql(&db, &world::clock());
+    let many = "INSERT INTO things (id, due_at) SELECT gen_random_uuid(), '2020-01-01' FROM generate_series(1, 20000)";
+    db.execute_unprepared(many).await.unwrap();
+    db.execute_unprepared("ANALYZE things").await.unwrap();
+    let (tx, now) = store.begin(LEASE).await.unwrap();
+    let (until, owner) = (now + TimeDelta::seconds(30), "one".to_owned());
+    let scans = async |after: &str| {
+        let count = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'things'";
+        let row = tx.query_one_raw(Statement::from_string(db.get_database_backend(), count)).await.unwrap().unwrap();
+        assert_eq!(row.try_get::<i64>("", "seq_scan").unwrap(), 0, "the whole table was read {after}");
+    };
+    let leased = LEASED.claim::<Thing>(&tx, &LeaseTake { now, until, owner, limit: 1_000 }).await.unwrap();
+    scans("to claim").await;
+    let held: Vec<Held> = leased.iter().map(|row| row.held).collect();
+    assert_eq!(LEASED.lock(&tx, &held).await.unwrap().len(), 1_000);
+    scans("to lock").await;
+    assert_eq!(LEASED.renew(&tx, &held, until).await.unwrap().len(), 1_000);
+    scans("to renew").await;
+    LEASED.settle(&tx, &held[..500].iter().map(|held| (held.id, Some(until))).collect::<Vec<_>>()).await.unwrap();
+    scans("to settle").await;
+    LEASED.release(&tx, &held[500..], now).await.unwrap();
+    scans("to give back").await;
+    store.rollback(tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_many_two_have_their_turn_to_claim_a_job_and_it_ends_with_the_transaction() {
+    let (db, _keep) = world::postgres_db(6).await;
+    let store = world::sql(&db, &world::clock());
+    let (one, _, first) = store.begin_in_turn("job", LEASE).await.unwrap();
+    let (two, _, second) = store.begin_in_turn("job", LEASE).await.unwrap();
+    let (three, _, third) = store.begin_in_turn("job", LEASE).await.unwrap();
+    let (other, _, of_another) = store.begin_in_turn("another", LEASE).await.unwrap();
+    assert_eq!((first, second, third, of_another), (true, true, false, true));
+    store.rollback(one).await.unwrap();
+    let (four, _, fourth) = store.begin_in_turn("job", LEASE).await.unwrap();
+    assert!(fourth);
+    for tx in [two, three, other, four] {
+        store.rollback(tx).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -67,7 +67,10 @@ impl DueTable {
 
     /// What [`crate::kinds::Claim::take`] asks for.
     pub fn take(self, tx: &MemoryTx, take: &Take) -> Vec<DueRow> {
-        let wanted = |row: &DueRow| take.only.as_ref().is_none_or(|only| only.contains(&row.id));
+        let wanted = |row: &DueRow| {
+            take.only.as_ref().is_none_or(|only| only.contains(&row.id))
+                && take.after.is_none_or(|after| row.due_at.is_some_and(|due| (due, row.id) > after))
+        };
         let due = self.due(tx, take.now).into_iter();
         let free = due.filter(|row| wanted(row) && !tx.set_aside(&take.job, row.id));
         let taken: Vec<DueRow> = free.take(usize::try_from(take.limit).unwrap_or(usize::MAX)).collect();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement, sea_query::Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    sea_query::Value,
 };
 use uuid::Uuid;
 
@@ -54,7 +55,8 @@ impl Sql {
             let name = self.bind(serde_json::json!(list).to_string());
             return format!("IN (SELECT unhex(value) FROM json_each({name}))");
         }
-        format!("= ANY ({})", self.bind(ids.to_vec()))
+        // The planner sees no list whose length would make it read the whole table: each id is looked up.
+        format!("= ANY (ARRAY(SELECT unnest({})))", self.bind(ids.to_vec()))
     }
 
     /// `IN (…)` over words.
@@ -106,6 +108,11 @@ impl Sql {
 
     pub(super) async fn all(self, tx: &DatabaseTransaction, text: &str) -> Result<Vec<QueryResult>, StoreError> {
         answered(tx.query_all_raw(self.statement(text))).await
+    }
+
+    /// The same without a transaction around it.
+    pub(super) async fn read(self, db: &DatabaseConnection, text: &str) -> Result<Vec<QueryResult>, StoreError> {
+        answered(db.query_all_raw(self.statement(text))).await
     }
 
     pub(super) async fn one(self, tx: &DatabaseTransaction, text: &str) -> Result<Option<QueryResult>, StoreError> {

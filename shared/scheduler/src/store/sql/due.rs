@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     SqlTx,
-    dialect::{Sql, Type, hex, stamp},
+    dialect::{Sql, Type, hex, id, stamp},
 };
 use crate::{
     Instant, JobError, StoreError,
@@ -41,10 +41,14 @@ impl<R: FromQueryResult> Due<R> {
             Some(only) => format!("AND id {}", sql.ids(only)),
             None => String::new(),
         };
+        let after = match take.after {
+            Some((due, row)) => format!("AND (due_at, id) > ({}, {})", sql.bind(due), sql.bind(id(Some(row)))),
+            None => String::new(),
+        };
         let limit = sql.bind(i64::try_from(take.limit).unwrap_or(i64::MAX));
         let (table, columns) = (self.table, self.columns);
         let text = format!(
-            "SELECT {columns} FROM {table} WHERE due_at <= {now} {aside} {only} ORDER BY due_at, id LIMIT {limit} {lock}"
+            "SELECT {columns} FROM {table} WHERE due_at <= {now} {after} {aside} {only} ORDER BY due_at, id LIMIT {limit} {lock}"
         );
         let rows = sql.all(tx, &text).await?;
         rows.iter().map(|row| R::from_query_result(row, "")).collect::<Result<_, _>>().map_err(JobError::failed)
@@ -61,11 +65,13 @@ impl<R: FromQueryResult> Due<R> {
         row.map(|row| row.try_get("", "due_at")).transpose().map_err(JobError::failed)
     }
 
+    /// Leaves out what `job` has set aside. That nothing is, which is the rule, is found once for all rows.
     fn not_set_aside(&self, sql: &mut Sql, job: &str, now: &str) -> String {
         let (job, table) = (sql.bind(job), self.table);
         format!(
-            "AND NOT EXISTS (SELECT 1 FROM job_failures f WHERE f.job = {job} AND f.row_id = {table}.id
-                 AND (f.given_up_at IS NOT NULL OR f.next_attempt_at > {now}))"
+            "AND (NOT EXISTS (SELECT 1 FROM job_failures f WHERE f.job = {job})
+                 OR NOT EXISTS (SELECT 1 FROM job_failures f WHERE f.job = {job} AND f.row_id = {table}.id
+                     AND (f.given_up_at IS NOT NULL OR f.next_attempt_at > {now})))"
         )
     }
 }
@@ -177,13 +183,22 @@ impl LeaseTable {
         Ok(())
     }
 
-    /// Ends leases, each with its row's next due time; the rows' own columns are the job's to write.
+    /// Ends leases of rows that are locked, each with its next due time; the rows' own columns are the job's to write.
     pub async fn settle(&self, tx: &SqlTx, rows: &[(Uuid, Option<Instant>)]) -> Result<(), JobError> {
         let record = |(id, due): &(Uuid, Option<Instant>)| json!({ "r": hex(*id), "d": due.map(stamp) });
         let records: Vec<Value> = rows.iter().map(record).collect();
         let mut sql = Sql::new(tx.get_database_backend());
         let (records, table) = (sql.records(&[("r", Type::Uuid), ("d", Type::Time)], &records), self.table);
-        let text = format!("UPDATE {table} SET due_at = x.d, lease_owner = NULL FROM {records} WHERE id = x.r");
+        let text = if sql.sqlite() {
+            format!("UPDATE {table} SET due_at = x.d, lease_owner = NULL FROM {records} WHERE id = x.r")
+        } else {
+            // Looked up by id, as what is held is, and changed where it lies: it is locked, so it stays there.
+            format!(
+                "UPDATE {table} SET due_at = x.d, lease_owner = NULL FROM {records}
+                 CROSS JOIN LATERAL (SELECT t.ctid AS place FROM {table} t WHERE t.id = x.r FOR UPDATE) AS l
+                 WHERE {table}.ctid = l.place"
+            )
+        };
         sql.run(tx, &text).await?;
         Ok(())
     }

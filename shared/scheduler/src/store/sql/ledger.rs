@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    Ctl,
-    dialect::{id, time},
+    Ctl, SqlStore,
+    dialect::{Sql, id, time},
     rows,
 };
 use crate::{
@@ -82,22 +82,6 @@ impl Ctl {
         Ok(after)
     }
 
-    pub(super) async fn failures(
-        &self,
-        job: &str,
-        after: Option<Uuid>,
-        limit: u64,
-    ) -> Result<Vec<FailureRow>, StoreError> {
-        let mut sql = self.sql();
-        let mut wanted = format!("job = {}", sql.bind(job));
-        if let Some(after) = after {
-            wanted = format!("{wanted} AND row_id < {}", sql.bind(id(Some(after))));
-        }
-        let limit = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let text = format!("SELECT * FROM job_failures WHERE {wanted} ORDER BY row_id DESC LIMIT {limit}");
-        rows::each(&sql.all(&self.tx, &text).await?, rows::failure)
-    }
-
     pub(super) async fn retry_failure(&self, job: &str, row_id: Uuid) -> Result<bool, StoreError> {
         let mut sql = self.sql();
         let (now, job, row) = (sql.bind(self.now), sql.bind(job), sql.bind(id(Some(row_id))));
@@ -105,17 +89,6 @@ impl Ctl {
             "UPDATE job_failures SET next_attempt_at = {now}, given_up_at = NULL WHERE job = {job} AND row_id = {row}"
         );
         Ok(sql.run(&self.tx, &text).await? == 1)
-    }
-
-    pub(super) async fn next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError> {
-        let mut sql = self.sql();
-        let (job, now) = (sql.bind(job), sql.bind(self.now));
-        let text = format!(
-            "SELECT next_attempt_at FROM job_failures WHERE job = {job} AND given_up_at IS NULL
-             AND next_attempt_at > {now} ORDER BY next_attempt_at LIMIT 1"
-        );
-        let row = sql.one(&self.tx, &text).await?;
-        Ok(row.map(|row| row.try_get("", "next_attempt_at")).transpose()?)
     }
 
     pub(super) async fn prune(&self, job: &str, keep: Retention) -> Result<u64, StoreError> {
@@ -150,5 +123,35 @@ impl Ctl {
             sql.run(&self.tx, &text).await?;
         }
         Ok(gone.len() as u64)
+    }
+}
+
+impl SqlStore {
+    pub(super) async fn read_failures(
+        &self,
+        job: &str,
+        after: Option<Uuid>,
+        limit: u64,
+    ) -> Result<Vec<FailureRow>, StoreError> {
+        let mut sql = Sql::new(self.backend());
+        let mut wanted = format!("job = {}", sql.bind(job));
+        if let Some(after) = after {
+            wanted = format!("{wanted} AND row_id < {}", sql.bind(id(Some(after))));
+        }
+        let limit = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let text = format!("SELECT * FROM job_failures WHERE {wanted} ORDER BY row_id DESC LIMIT {limit}");
+        rows::each(&self.read(sql, text).await?, rows::failure)
+    }
+
+    pub(super) async fn read_next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError> {
+        let mut sql = Sql::new(self.backend());
+        let job = sql.bind(job);
+        let now = self.bound_time().map_or_else(|| "statement_timestamp()".to_owned(), |now| sql.bind(now));
+        let text = format!(
+            "SELECT next_attempt_at FROM job_failures WHERE job = {job} AND given_up_at IS NULL
+             AND next_attempt_at > {now} ORDER BY next_attempt_at LIMIT 1"
+        );
+        let rows = self.read(sql, text).await?;
+        Ok(rows.first().map(|row| row.try_get("", "next_attempt_at")).transpose()?)
     }
 }

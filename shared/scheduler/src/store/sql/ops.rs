@@ -167,8 +167,7 @@ impl Store for SqlStore {
     }
 
     async fn failures(&self, job: &str, after: Option<Uuid>, limit: u64) -> Result<Vec<FailureRow>, StoreError> {
-        let job = job.to_owned();
-        atomic!(self, (job, after, limit), |ctl| ctl.failures(job, *after, *limit))
+        self.read_failures(job, after, limit).await
     }
 
     async fn retry_failure(&self, job: &str, row_id: Uuid) -> Result<bool, StoreError> {
@@ -177,8 +176,7 @@ impl Store for SqlStore {
     }
 
     async fn next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError> {
-        let job = job.to_owned();
-        atomic!(self, (job), |ctl| ctl.next_failure(job))
+        self.read_next_failure(job).await
     }
 
     async fn prune(&self, job: &str, keep: Retention) -> Result<u64, StoreError> {
@@ -187,11 +185,16 @@ impl Store for SqlStore {
     }
 
     async fn begin(&self, limit: Duration) -> Result<(SqlTx, Instant), StoreError> {
-        self.begin_on(self.work.clone(), limit).await
+        self.begin_on(self.work.clone(), limit, None).await.map(|(tx, now, _)| (tx, now))
+    }
+
+    async fn begin_in_turn(&self, job: &str, limit: Duration) -> Result<(SqlTx, Instant, bool), StoreError> {
+        let of = format!("{}/{job}", self.service);
+        self.begin_on(self.work.clone(), limit, Some(of)).await
     }
 
     async fn begin_control(&self, limit: Duration) -> Result<(SqlTx, Instant), StoreError> {
-        self.begin_on(self.control.clone(), limit).await
+        self.begin_on(self.control.clone(), limit, None).await.map(|(tx, now, _)| (tx, now))
     }
 
     fn single_writer(&self) -> bool {

@@ -362,7 +362,10 @@ impl Generator {
             }
             1 => {
                 let only = (self.rng.u8(..4) == 0).then(|| vec![self.thing(view), self.thing(view)]);
-                let take = Take { job: view.job.clone(), now: view.now, limit: self.rng.u64(1..6), only };
+                let behind = (self.rng.u8(..3) == 0).then(|| self.thing(view));
+                let behind = view.things.iter().find(|thing| behind == Some(thing.id));
+                let after = behind.and_then(|thing| Some((thing.due_at?, thing.id)));
+                let take = Take { job: view.job.clone(), now: view.now, limit: self.rng.u64(1..6), only, after };
                 Statement::Take(take, self.rng.bool().then(|| later(&mut self.rng)))
             }
             2 | 3 => {

@@ -1,0 +1,154 @@
+//! One batch: take, act, write down, commit; what it came to.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use super::{BATCH, Batch, Book, ClaimBody, Pass, WRITER_TIME};
+use crate::{
+    Instant, JobError,
+    body::{Caught, Env, Why, caught},
+    kinds::Take,
+    ledger::Outcome,
+    store::{Store, Window},
+    tick::roll_back,
+};
+
+impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
+    /// One batch under the watch of the timeout.
+    pub(super) async fn watched(
+        &self,
+        env: &Env<S>,
+        pass: &mut Pass<'_>,
+        limit: u64,
+        only: Option<Vec<Uuid>>,
+    ) -> Batch {
+        let began = env.clock.monotonic();
+        pass.watch.enter(None);
+        let batch = self.one(env, pass, limit, only).await;
+        pass.watch.leave();
+        if let Batch::Done { rows, lateness_ms } = batch {
+            pass.sum.items += i64::try_from(rows).unwrap_or(i64::MAX);
+            pass.sum.lateness_ms = pass.sum.lateness_ms.max(lateness_ms);
+            self.adapt(env, env.clock.monotonic().saturating_sub(began), rows, limit);
+        }
+        batch
+    }
+
+    async fn one(&self, env: &Env<S>, pass: &mut Pass<'_>, limit: u64, only: Option<Vec<Uuid>>) -> Batch {
+        let (mut tx, now) = match env.begin_in_turn(&self.name, self.timeout).await {
+            Ok(begun) => begun,
+            Err(error) if error.is_transient() => return Batch::Again(error.to_string()),
+            Err(error) => return Batch::Bad(Vec::new(), Outcome::Failed, error.to_string()),
+        };
+        pass.watch.session(env.store.session(&tx));
+        // A run's own now is an estimate of the store's, which may still be behind it: nothing is dealt with early.
+        let until = pass.until.map_or(now, |until| until.min(now));
+        let after = pass.after.filter(|_| only.is_none());
+        let take = Take { job: pass.run.job.clone(), now: until, limit, only, after };
+        let rows = match caught(self.job.take(&mut tx, &take)).await {
+            Caught::Answer(Ok(rows)) => rows,
+            Caught::Answer(Err(error)) => return bad(env, tx, Vec::new(), error).await,
+            Caught::Panicked(text) => return panicked(env, tx, Vec::new(), text).await,
+        };
+        if rows.is_empty() {
+            roll_back(env, tx).await;
+            return Batch::Done { rows: 0, lateness_ms: 0 };
+        }
+        let ids: Vec<Uuid> = rows.iter().map(|row| self.job.id(row)).collect();
+        if let Some(again) = ids.iter().find(|id| pass.handled.contains(id)) {
+            roll_back(env, tx).await;
+            let left = format!("row {again} was handled and is still due");
+            let still: Vec<Uuid> = ids.into_iter().filter(|id| pass.handled.remove(id)).take(1).collect();
+            return Batch::Bad(still, Outcome::Failed, left);
+        }
+        let late = rows.iter().filter_map(|row| self.job.due_at(row)).map(|due| (now - due).num_milliseconds()).max();
+        let last = rows.last().filter(|_| take.only.is_none() && rows.len() as u64 == limit);
+        pass.go_on(last.and_then(|row| Some((self.job.due_at(row)?, self.job.id(row)))));
+        pass.run.now = now;
+        let token = Arc::new(());
+        self.acting(|acting| acting.push((ids.clone(), Arc::downgrade(&token))));
+        let acted = caught(self.job.act(&mut tx, rows, &pass.run)).await;
+        // One that came back well is no suspect, however late: the process may have been asleep.
+        if matches!(acted, Caught::Answer(Ok(()))) || pass.watch.why() != Why::Timeout {
+            self.acting(|acting| acting.retain(|(batch, _)| *batch != ids));
+        }
+        match acted {
+            Caught::Answer(Ok(())) => {}
+            Caught::Answer(Err(error)) => return bad(env, tx, ids, error).await,
+            Caught::Panicked(text) => return panicked(env, tx, ids, text).await,
+        }
+        self.write_down(env, pass, tx, ids, now, late.unwrap_or(0).max(0)).await
+    }
+
+    /// The ledger and the commit of a batch that went well.
+    async fn write_down(
+        &self,
+        env: &Env<S>,
+        pass: &mut Pass<'_>,
+        mut tx: S::Tx,
+        ids: Vec<Uuid>,
+        now: Instant,
+        lateness_ms: i64,
+    ) -> Batch {
+        let items = i64::try_from(ids.len()).unwrap_or(i64::MAX);
+        let cleared = if pass.aside { env.store.clear_failures(&mut tx, &pass.run.job, &ids).await } else { Ok(()) };
+        let written = match (cleared, pass.book) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Book::Run(held)) => env.store.checkpoint(&mut tx, held, items, None).await,
+            (Ok(()), Book::Window(wake)) => {
+                let (run, started_at, wake) = self.windows.at(env, wake, now);
+                let job = pass.run.job.clone();
+                let owner = env.replica.clone();
+                let window = Window { job, run, owner, wake, started_at, items, lateness_ms };
+                env.store.window(&mut tx, &window).await.map(|()| true)
+            }
+        };
+        match written {
+            Ok(true) => {}
+            Ok(false) => {
+                roll_back(env, tx).await;
+                return Batch::Fenced;
+            }
+            Err(error) => return bad(env, tx, ids, error.into()).await,
+        }
+        // Whatever became of an unknown commit, the rows say it: they are due or they are not.
+        if let Err(error) = env.store.commit(tx).await {
+            return Batch::Again(error.to_string());
+        }
+        (env.on_effect)();
+        let rows = ids.len() as u64;
+        pass.handled.extend(ids);
+        Batch::Done { rows, lateness_ms }
+    }
+
+    pub(super) fn batch_size(&self, env: &Env<S>) -> u64 {
+        if env.store.single_writer() { *self.batch.lock().unwrap_or_else(PoisonError::into_inner) } else { BATCH }
+    }
+
+    /// Keeps a batch on a single-writer store under [`WRITER_TIME`].
+    fn adapt(&self, env: &Env<S>, took: Duration, rows: u64, limit: u64) {
+        if !env.store.single_writer() || rows < limit {
+            return;
+        }
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        *batch = if took > WRITER_TIME { (*batch / 2).max(10) } else { (*batch * 5 / 4).min(BATCH) };
+    }
+}
+
+async fn bad<S: Store>(env: &Env<S>, tx: S::Tx, ids: Vec<Uuid>, error: JobError) -> Batch {
+    roll_back(env, tx).await;
+    if error.is_transient() {
+        Batch::Again(error.to_string())
+    } else {
+        Batch::Bad(ids, Outcome::Failed, error.to_string())
+    }
+}
+
+async fn panicked<S: Store>(env: &Env<S>, tx: S::Tx, ids: Vec<Uuid>, text: String) -> Batch {
+    roll_back(env, tx).await;
+    Batch::Bad(ids, Outcome::Panicked, text)
+}
