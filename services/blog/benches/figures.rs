@@ -1,6 +1,7 @@
 //! Figures of blog on real servers, each beside a limit measured in the same run. `make bench`.
 //!
-//! Three repetitions, interleaved; the median is shown with the spread. Run it with `--quick` for a first look.
+//! Three repetitions, interleaved; the median is shown with the spread. Run it with `--quick` for a first look, with
+//! `--rounds=N` for more or fewer.
 
 #![allow(clippy::expect_used, reason = "a measurement that cannot go on panics; that is how it tells")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a measurement tells people what it finds")]
@@ -69,7 +70,10 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let only = arguments.iter().find(|argument| !argument.starts_with("--"));
-    let size = if quick { QUICK } else { FULL };
+    let mut size = if quick { QUICK } else { FULL };
+    if let Some(rounds) = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")) {
+        size.rounds = rounds.parse().expect("--rounds=N, a count");
+    }
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     if let [_, mode, what] = &arguments[..] {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     Instant, JobError,
+    behind::Behind,
     body::{Backoff, Body, Caught, Ended, Env, Kind, Passed, Watch, Why, caught},
     kinds::{Claim, Held, Run},
     ledger::{Ending, Outcome, Wake},
@@ -31,9 +32,6 @@ const WRITER_TIME: Duration = Duration::from_millis(50);
 const PASS_BATCHES: u32 = 100;
 /// or after so long, whichever is first; the next begins at once.
 const PASS_TIME: Duration = Duration::from_secs(10);
-/// Batches that are taken from behind the one before, until one is taken from the beginning again: a row that falls due
-/// meanwhile with an older time waits no longer than for these.
-const FROM_BEGINNING: u32 = 10;
 
 pub(crate) struct ClaimBody<S: Store, R> {
     pub(crate) name: String,
@@ -88,10 +86,7 @@ struct Pass<'a> {
     /// Rows due at or before this; the store's time when `None`.
     until: Option<Instant>,
     handled: HashSet<Uuid>,
-    /// The last row of a full batch: the next is taken from behind it,
-    after: Option<(Instant, Uuid)>,
-    /// and so many have been, since one was taken from the beginning.
-    behind: u32,
+    behind: Behind,
     aside: bool,
     sum: Passed,
 }
@@ -149,17 +144,10 @@ impl<'a> Pass<'a> {
             watch,
             until,
             handled: HashSet::new(),
-            after: None,
-            behind: 0,
+            behind: Behind::default(),
             aside: false,
             sum: Passed::default(),
         }
-    }
-
-    /// Where the next batch begins, after one that came to its limit or did not.
-    fn go_on(&mut self, last: Option<(Instant, Uuid)>) {
-        self.behind = if last.is_some() && self.behind < FROM_BEGINNING { self.behind + 1 } else { 0 };
-        self.after = last.filter(|_| self.behind > 0);
     }
 
     fn note(&mut self, outcome: Outcome, error: String) {
@@ -183,7 +171,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         let mut backoff = Backoff::new();
         let mut batches = 0;
         pass.handled.clear();
-        pass.go_on(None);
+        pass.behind.go_on(None);
         pass.aside = !env.store.failures(&self.name, None, 1).await.is_ok_and(|aside| aside.is_empty());
         if let Some(end) = self.suspects(env, pass).await {
             return end;
@@ -195,12 +183,12 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             let limit = self.batch_size(env);
             match self.watched(env, pass, limit, None).await {
                 // Nothing more behind the batches before; what they left, or what came meanwhile, is at the beginning.
-                Batch::Done { rows: 0, .. } if pass.after.is_some() => pass.go_on(None),
+                Batch::Done { rows: 0, .. } if pass.behind.row().is_some() => pass.behind.go_on(None),
                 Batch::Done { rows: 0, .. } => return Swept::Empty,
                 Batch::Done { .. } => batches += 1,
                 Batch::Bad(ids, outcome, error) => {
                     batches += 1;
-                    pass.go_on(None);
+                    pass.behind.go_on(None);
                     if ids.is_empty() {
                         pass.note(outcome, error);
                         return Swept::Empty;

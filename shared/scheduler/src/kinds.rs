@@ -131,6 +131,8 @@ pub struct LeaseTake {
     pub owner: String,
     /// At most this many rows: the number of free slots.
     pub limit: u64,
+    /// Only rows after this one, by due time and id; see [`Take::after`].
+    pub after: Option<(Instant, Uuid)>,
 }
 
 /// A row somebody holds by lease.

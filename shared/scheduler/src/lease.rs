@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     Instant, JobError,
+    behind::Behind,
     body::{Backoff, Body, Caught, Ended, Env, Kind, Passed, Watch, Why, caught},
     kinds::{Held, LEASE, Lease, LeaseTake, Leased, Run},
     ledger::{Ending, Outcome, Wake},
@@ -119,17 +120,24 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
         let mut asks = JoinSet::new();
         let mut sum = Passed::default();
         let began = env.clock.monotonic();
-        let mut gathered = Vec::new();
+        let (mut gathered, mut behind) = (Vec::new(), Behind::default());
         loop {
             let stopping = watch.why() != Why::Nothing;
             let free = self.job.slots().saturating_sub(asks.len());
             let long = env.clock.monotonic() >= began + PASS_TIME;
             // Those that were answered have left their slots: others are claimed while the answers are written.
-            let more = !stopping && !long && free > 0;
-            let fill = async { if more { self.fill(env, &run, free, &mut asks).await } else { Passed::default() } };
+            let (more, was_behind) = (!stopping && !long && free > 0, behind.row().is_some());
+            let fill = async {
+                if more { self.fill(env, &run, free, &mut behind, &mut asks).await } else { Passed::default() }
+            };
             let (settled, filled) = tokio::join!(self.settle(env, &run, wake, gathered, sum.lateness_ms), fill);
             sum.add(settled);
             sum.add(filled);
+            if asks.is_empty() && more && was_behind && sum.error.is_none() {
+                // Nothing more behind the claims before; what they left, or what came meanwhile, is at the beginning.
+                gathered = Vec::new();
+                continue;
+            }
             if asks.is_empty() {
                 sum.more = long && !stopping;
                 return sum;
@@ -238,15 +246,25 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
     }
 
     /// Claims as many rows as there are free slots and begins to ask about them.
-    async fn fill(&self, env: &Env<S>, run: &Run, free: usize, asks: &mut JoinSet<Asked<J::Row, J::Answer>>) -> Passed {
+    async fn fill(
+        &self,
+        env: &Env<S>,
+        run: &Run,
+        free: usize,
+        behind: &mut Behind,
+        asks: &mut JoinSet<Asked<J::Row, J::Answer>>,
+    ) -> Passed {
         let mut sum = Passed::default();
-        let rows = match self.claim(env, free as u64).await {
+        let rows = match self.claim(env, free as u64, behind.row()).await {
             Ok(rows) => rows,
             Err(error) => {
+                behind.go_on(None);
                 sum.failed(&error);
                 return sum;
             }
         };
+        let last = rows.last().filter(|_| rows.len() == free);
+        behind.go_on(last.and_then(|row| Some((row.due_at?, row.held.id))));
         let now = env.clock.now();
         for row in rows {
             let late = row.due_at.map_or(0, |due| (now - due).num_milliseconds());
@@ -277,9 +295,14 @@ impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
         sum
     }
 
-    async fn claim(&self, env: &Env<S>, limit: u64) -> Result<Vec<Leased<J::Row>>, JobError> {
+    async fn claim(
+        &self,
+        env: &Env<S>,
+        limit: u64,
+        after: Option<(Instant, Uuid)>,
+    ) -> Result<Vec<Leased<J::Row>>, JobError> {
         let (mut tx, now) = env.begin(self.timeout).await?;
-        let take = LeaseTake { now, until: now + LEASE, owner: env.replica.clone(), limit };
+        let take = LeaseTake { now, until: now + LEASE, owner: env.replica.clone(), limit, after };
         match caught(self.job.claim(&mut tx, &take)).await {
             Caught::Answer(Ok(rows)) => {
                 env.store.commit(tx).await?;

@@ -113,6 +113,7 @@
 //! # });
 //! ```
 
+mod behind;
 mod body;
 mod claim;
 pub mod clock;

@@ -109,7 +109,7 @@ impl<S: Store> Scheduler<S> {
         self
     }
 
-    /// Starts the loops on the current runtime (the `keep` runtime of a service).
+    /// Starts the loops on the current runtime (the `keep` runtime of a service), which must have its timers and I/O enabled.
     pub fn start(self) -> Running<S> {
         let stop = CancellationToken::new();
         let give_back = CancellationToken::new();

@@ -66,10 +66,10 @@ impl Lease<SqlTx> for Asker {
     ) -> Result<(), JobError> {
         for (row, answer) in answers {
             if answer.is_err() {
-                LETTERS.settle(tx, row.held.id, Some(run.now)).await?;
+                LETTERS.settle(tx, &[(row.held.id, Some(run.now))]).await?;
                 continue;
             }
-            LETTERS.settle(tx, row.held.id, None).await?;
+            LETTERS.settle(tx, &[(row.held.id, None)]).await?;
             noted(&**tx, "INSERT INTO settled (id, epoch) VALUES ($1, $2)", row.held.id, row.held.epoch).await?;
         }
         Ok(())

@@ -29,8 +29,10 @@ use crate::{
 
 /// Seconds over which fires are measured.
 pub(crate) const WINDOW: u64 = 10;
-/// Schedules beyond which they fire less often than each second.
+/// Schedules beyond which they do not all fire each second,
 const EACH_SECOND: usize = 100_000;
+/// but so many of them; the others wait for tomorrow.
+const OF_MORE: usize = 1_000;
 
 struct Noting {
     spec: Spec,
@@ -61,20 +63,21 @@ impl Local for Noting {
     }
 }
 
-/// A schedule's interval: a second, or as long as keeps the process at 1,000 runs a second.
-fn interval(schedules: usize) -> Duration {
-    Duration::from_secs(if schedules > EACH_SECOND { schedules as u64 / 1_000 } else { 1 })
+/// How many of so many fire each second.
+fn each_second(schedules: usize) -> usize {
+    if schedules > EACH_SECOND { OF_MORE } else { schedules }
 }
 
 /// Told as a peer is.
 pub(crate) async fn as_peer(schedules: usize) {
     let (clock, counting) = (DatabaseClock::new(), Arc::new(Counting::default()));
-    let mut spec = Spec::every(interval(schedules));
-    if schedules > 1 {
-        // All of them are announced in one moment; spread over the interval, as schedules of real life are.
-        spec.jitter = interval(schedules);
-    }
     let jobs = (0..schedules).map(|number| {
+        let often = number % (schedules / each_second(schedules)) == 0;
+        let mut spec = Spec::every(Duration::from_secs(if often { 1 } else { 86_400 }));
+        if schedules > 1 {
+            // All of them are announced in one moment; spread over the second, as schedules of real life are.
+            spec.jitter = Duration::from_secs(1);
+        }
         let settings =
             JobSettings { run_on_start: false, spec: spec.clone(), ..JobSettings::of(spec.schedule.clone()) };
         let noting = Noting { spec: spec.clone(), clock: Arc::clone(&clock), counting: Arc::clone(&counting) };
@@ -117,9 +120,10 @@ pub(crate) fn ours(schedules: usize) -> Fired {
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 pub(crate) fn put(table: &mut Table, who: &str, schedules: usize, fired: &Fired, limit: Option<(f64, &'static str)>) {
-    let seconds = interval(schedules).as_secs();
-    let name = format!("{who}: {schedules} schedules, each every {seconds} s");
-    let expected = (schedules as u64 * WINDOW / seconds) as f64;
+    let often = each_second(schedules);
+    let all = if often == schedules { "each".to_owned() } else { format!("{often} of them") };
+    let name = format!("{who}: {schedules} schedules, {all} every second");
+    let expected = (often as u64 * WINDOW) as f64;
     table.put(&format!("{name}: lateness of a run, p50"), "ms", fired.middle);
     table.put_beside(&format!("{name}: lateness of a run, p99"), "ms", fired.end, limit);
     table.put(&format!("{name}: did not run in time"), "%", (1.0 - fired.runs / expected) * 100.0);

@@ -23,7 +23,7 @@ const ASKED: usize = 300;
 /// A peer that says nothing for so long is given up, and ended.
 const PATIENCE: Duration = Duration::from_mins(15);
 /// Peers of which some thousand jobs a second are known.
-const SLOW: [&str; 1] = ["db-scheduler"];
+const SLOW: [&str; 2] = ["awa", "db-scheduler"];
 /// As many schedules as peers are asked to hold in one process.
 const PEERS_SCHEDULES: usize = 100_000;
 

@@ -47,7 +47,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         pass.watch.session(env.store.session(&tx));
         // A run's own now is an estimate of the store's, which may still be behind it: nothing is dealt with early.
         let until = pass.until.map_or(now, |until| until.min(now));
-        let after = pass.after.filter(|_| only.is_none());
+        let after = pass.behind.row().filter(|_| only.is_none());
         let take = Take { job: pass.run.job.clone(), now: until, limit, only, after };
         let rows = match caught(self.job.take(&mut tx, &take)).await {
             Caught::Answer(Ok(rows)) => rows,
@@ -67,7 +67,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         }
         let late = rows.iter().filter_map(|row| self.job.due_at(row)).map(|due| (now - due).num_milliseconds()).max();
         let last = rows.last().filter(|_| take.only.is_none() && rows.len() as u64 == limit);
-        pass.go_on(last.and_then(|row| Some((self.job.due_at(row)?, self.job.id(row)))));
+        pass.behind.go_on(last.and_then(|row| Some((self.job.due_at(row)?, self.job.id(row)))));
         pass.run.now = now;
         let token = Arc::new(());
         self.acting(|acting| acting.push((ids.clone(), Arc::downgrade(&token))));

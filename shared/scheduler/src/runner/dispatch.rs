@@ -39,7 +39,7 @@ const ANNOUNCE: Duration = Duration::from_secs(30);
 /// How often the ledger is pruned.
 const PRUNE: Duration = Duration::from_secs(600);
 /// What falls due so soon after a wake is gathered into the next.
-const GATHER: Duration = Duration::from_micros(500);
+const GATHER: Duration = Duration::from_micros(250);
 /// After an error of the store.
 const RETRY: Duration = Duration::from_secs(1);
 

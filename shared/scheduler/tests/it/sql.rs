@@ -76,7 +76,8 @@ async fn leased_rows(db: DatabaseConnection) {
     put(&db, 3, Some(clock.now())).await;
     let claim = async |owner: &str| {
         let (tx, now) = store.begin(LEASE).await.unwrap();
-        let take = LeaseTake { now, until: now + TimeDelta::seconds(30), owner: owner.to_owned(), limit: 2 };
+        let take =
+            LeaseTake { now, until: now + TimeDelta::seconds(30), owner: owner.to_owned(), limit: 2, after: None };
         let rows = LEASED.claim::<Thing>(&tx, &take).await.unwrap();
         store.commit(tx).await.unwrap();
         rows
@@ -159,7 +160,7 @@ async fn rows_are_looked_up_and_no_table_is_read_for_what_is_held() {
         let row = tx.query_one_raw(Statement::from_string(db.get_database_backend(), count)).await.unwrap().unwrap();
         assert_eq!(row.try_get::<i64>("", "seq_scan").unwrap(), 0, "the whole table was read {after}");
     };
-    let leased = LEASED.claim::<Thing>(&tx, &LeaseTake { now, until, owner, limit: 1_000 }).await.unwrap();
+    let leased = LEASED.claim::<Thing>(&tx, &LeaseTake { now, until, owner, limit: 1_000, after: None }).await.unwrap();
     scans("to claim").await;
     let held: Vec<Held> = leased.iter().map(|row| row.held).collect();
     assert_eq!(LEASED.lock(&tx, &held).await.unwrap().len(), 1_000);

@@ -87,7 +87,8 @@ impl DueTable {
     /// What [`crate::kinds::Lease::claim`] asks for.
     pub fn claim(self, tx: &mut MemoryTx, take: &LeaseTake) -> Vec<Leased<DueRow>> {
         let limit = usize::try_from(take.limit).unwrap_or(usize::MAX);
-        let due: Vec<DueRow> = self.due(tx, take.now).into_iter().take(limit).collect();
+        let behind = |row: &DueRow| take.after.is_none_or(|after| row.due_at.is_some_and(|due| (due, row.id) > after));
+        let due: Vec<DueRow> = self.due(tx, take.now).into_iter().filter(behind).take(limit).collect();
         tx.hold(self.0, &due);
         due.into_iter()
             .map(|mut row| {

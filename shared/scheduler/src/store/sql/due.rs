@@ -41,10 +41,7 @@ impl<R: FromQueryResult> Due<R> {
             Some(only) => format!("AND id {}", sql.ids(only)),
             None => String::new(),
         };
-        let after = match take.after {
-            Some((due, row)) => format!("AND (due_at, id) > ({}, {})", sql.bind(due), sql.bind(id(Some(row)))),
-            None => String::new(),
-        };
+        let after = after(&mut sql, take.after);
         let limit = sql.bind(i64::try_from(take.limit).unwrap_or(i64::MAX));
         let (table, columns) = (self.table, self.columns);
         let text = format!(
@@ -97,10 +94,10 @@ impl LeaseTable {
         let mut sql = Sql::new(tx.get_database_backend());
         let lock = if sql.sqlite() { "" } else { "FOR UPDATE SKIP LOCKED" };
         let (now, limit) = (sql.bind(take.now), sql.bind(i64::try_from(take.limit).unwrap_or(i64::MAX)));
-        let (table, condition) = (self.table, self.condition);
+        let (table, condition, after) = (self.table, self.condition, after(&mut sql, take.after));
         // Locked first, by a statement of its own: a subquery under UPDATE may be run once for each outer row.
         let text = format!(
-            "SELECT id, due_at FROM {table} WHERE due_at <= {now} AND ({condition})
+            "SELECT id, due_at FROM {table} WHERE due_at <= {now} {after} AND ({condition})
              ORDER BY due_at, id LIMIT {limit} {lock}"
         );
         let due: BTreeMap<Uuid, Option<Instant>> = sql
@@ -211,6 +208,14 @@ impl LeaseTable {
         );
         let row = Sql::new(tx.get_database_backend()).one(tx, &text).await?;
         row.map(|row| row.try_get("", "due_at")).transpose().map_err(JobError::failed)
+    }
+}
+
+/// The condition that a row lies behind this one.
+fn after(sql: &mut Sql, row: Option<(Instant, Uuid)>) -> String {
+    match row {
+        Some((due, row)) => format!("AND (due_at, id) > ({}, {})", sql.bind(due), sql.bind(id(Some(row)))),
+        None => String::new(),
     }
 }
 

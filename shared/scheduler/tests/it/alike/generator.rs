@@ -346,6 +346,12 @@ impl Generator {
         Operation::Work(statements, self.rng.u8(..6) > 0)
     }
 
+    fn perhaps_behind(&mut self, view: &View) -> Option<(Instant, Uuid)> {
+        let behind = (self.rng.u8(..3) == 0).then(|| self.thing(view));
+        let behind = view.things.iter().find(|thing| behind == Some(thing.id))?;
+        Some((behind.due_at?, behind.id))
+    }
+
     fn of_rows(&mut self, view: &View) -> Statement {
         let later = |rng: &mut fastrand::Rng| view.now + TimeDelta::milliseconds(rng.i64(-2_000..60_000));
         let mut leased: Vec<Held> = Vec::new();
@@ -362,15 +368,14 @@ impl Generator {
             }
             1 => {
                 let only = (self.rng.u8(..4) == 0).then(|| vec![self.thing(view), self.thing(view)]);
-                let behind = (self.rng.u8(..3) == 0).then(|| self.thing(view));
-                let behind = view.things.iter().find(|thing| behind == Some(thing.id));
-                let after = behind.and_then(|thing| Some((thing.due_at?, thing.id)));
+                let after = self.perhaps_behind(view);
                 let take = Take { job: view.job.clone(), now: view.now, limit: self.rng.u64(1..6), only, after };
                 Statement::Take(take, self.rng.bool().then(|| later(&mut self.rng)))
             }
             2 | 3 => {
                 let until = view.now + TimeDelta::seconds(30);
-                Statement::Claim(LeaseTake { now: view.now, until, owner: self.replica(), limit: self.rng.u64(1..6) })
+                let (owner, limit, after) = (self.replica(), self.rng.u64(1..6), self.perhaps_behind(view));
+                Statement::Claim(LeaseTake { now: view.now, until, owner, limit, after })
             }
             4 => Statement::Lock(leased),
             5 => Statement::Extend(leased, later(&mut self.rng)),

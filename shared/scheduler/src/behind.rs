@@ -1,0 +1,51 @@
+//! Batches that go on behind each other, so that what is dealt with is not read past again and again.
+
+use uuid::Uuid;
+
+use crate::Instant;
+
+/// Batches that are taken from behind the one before, until one is taken from the beginning again: a row that falls due
+/// meanwhile with an older time waits no longer than for these.
+const FROM_BEGINNING: u32 = 10;
+
+/// Where the next batch of a pass begins.
+#[derive(Default)]
+pub(crate) struct Behind {
+    row: Option<(Instant, Uuid)>,
+    batches: u32,
+}
+
+impl Behind {
+    /// The row behind which it begins; `None`: at the beginning.
+    pub(crate) fn row(&self) -> Option<(Instant, Uuid)> {
+        self.row
+    }
+
+    /// After a batch that came to its limit with this row as its last; one that did not, or failed, has none.
+    pub(crate) fn go_on(&mut self, last: Option<(Instant, Uuid)>) {
+        self.batches = if last.is_some() && self.batches < FROM_BEGINNING { self.batches + 1 } else { 0 };
+        self.row = last.filter(|_| self.batches > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_full_batches_go_on_behind_each_other_and_then_one_is_taken_from_the_beginning() {
+        let last = Some((Instant::UNIX_EPOCH, Uuid::nil()));
+        let mut behind = Behind::default();
+        let begins: Vec<bool> = (0..12)
+            .map(|_| {
+                let begins = behind.row().is_none();
+                behind.go_on(last);
+                begins
+            })
+            .collect();
+        assert_eq!(begins.iter().filter(|begins| **begins).count(), 2);
+        assert!(begins[0] && begins[11], "{begins:?}");
+        behind.go_on(None);
+        assert_eq!(behind.row(), None, "a batch that is not full is followed by one from the beginning");
+    }
+}
