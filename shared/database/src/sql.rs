@@ -108,7 +108,8 @@ impl Sql {
                 Cells::Uuid(_) => format!("unhex({}) AS {column}", cell("")),
                 Cells::Bytes(cells) => {
                     let all = self.bind(cells.concat());
-                    format!("substr({all}, {}, {}) AS {column}", cell("[0]"), cell("[1]"))
+                    // Of no bytes at all SQLite makes NULL.
+                    format!("coalesce(substr({all}, {}, {}), x'') AS {column}", cell("[0]"), cell("[1]"))
                 }
                 _ => format!("{} AS {column}", cell("")),
             });
@@ -197,4 +198,38 @@ pub fn time(at: Option<DateTime<Utc>>) -> Value {
 /// An id that may be absent, as a bound value.
 pub fn id(id: Option<Uuid>) -> Value {
     Value::Uuid(id)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics; that is how it tells")]
+
+    use sea_orm::{ConnectionTrait, QueryResult};
+
+    use super::{Cells, Sql};
+
+    #[tokio::test]
+    async fn bytes_arrive_on_sqlite_as_they_were_also_when_there_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = crate::sqlite(&folder.path().join("rows.sqlite"));
+        db.execute_unprepared("CREATE TABLE t (n integer, one blob NOT NULL, other blob NOT NULL)").await.unwrap();
+        let some = [b"ab\0\xff".to_vec(), Vec::new(), vec![b'\''; 3]];
+        for bytes in [&some[..], &[Vec::new()]] {
+            let mut sql = Sql::of(&db);
+            let rows = sql.rows([
+                ("n", Cells::Big((0..).take(bytes.len()).collect())),
+                ("one", Cells::Bytes(bytes.to_vec())),
+                ("other", Cells::Bytes(bytes.iter().rev().cloned().collect())),
+            ]);
+            let text = format!("INSERT INTO t SELECT x.n, x.one, x.other FROM {rows} WHERE true");
+            assert_eq!(sql.run(&db, &text).await.unwrap(), bytes.len() as u64);
+            let found = Sql::of(&db).all(&db, "SELECT one, other FROM t ORDER BY n").await.unwrap();
+            let column = |name: &str| -> Vec<Vec<u8>> {
+                found.iter().map(|row: &QueryResult| row.try_get("", name).unwrap()).collect()
+            };
+            assert_eq!(column("one"), bytes);
+            assert_eq!(column("other"), bytes.iter().rev().cloned().collect::<Vec<_>>());
+            db.execute_unprepared("DELETE FROM t").await.unwrap();
+        }
+    }
 }
