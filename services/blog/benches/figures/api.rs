@@ -190,16 +190,12 @@ fn shown(row: &PgRow) -> Value {
     })
 }
 
-/// The two statements by which blog finds categories and tags.
-const JOINED: [&str; 2] = [
-    "SELECT post_id, category_id FROM post_categories WHERE post_id = ANY($1) ORDER BY category_id",
-    "SELECT post_id, tag_id FROM post_tags WHERE post_id = ANY($1) ORDER BY tag_id",
-];
+/// The statement by which blog finds categories and tags.
+const JOINED: &str = "SELECT post_id, category_id AS other_id, 0 AS tag FROM post_categories WHERE post_id = ANY($1)
+    UNION ALL SELECT post_id, tag_id, 1 FROM post_tags WHERE post_id = ANY($1) ORDER BY 2";
 
 async fn joined(pool: &PgPool, ids: &[Uuid]) {
-    for statement in JOINED {
-        sqlx::query(statement).bind(ids).fetch_all(pool).await.expect("rows");
-    }
+    sqlx::query(JOINED).bind(ids).fetch_all(pool).await.expect("rows");
 }
 
 async fn by_slug(State(pool): State<PgPool>, Path(slug): Path<String>) -> Json<Value> {
@@ -246,9 +242,7 @@ async fn create(State(pool): State<PgPool>, Json(new): Json<Value>) -> Json<Valu
     let record =
         sqlx::query(record).bind(Uuid::now_v7()).bind(id.to_string()).bind(shown(&row).to_string().into_bytes());
     record.execute(&mut *tx).await.expect("an event");
-    for statement in JOINED {
-        sqlx::query(statement).bind([id]).fetch_all(&mut *tx).await.expect("rows");
-    }
+    sqlx::query(JOINED).bind([id]).fetch_all(&mut *tx).await.expect("rows");
     tx.commit().await.expect("a commit");
     Json(shown(&row))
 }
