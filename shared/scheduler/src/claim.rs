@@ -198,6 +198,8 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
                     }
                 }
                 Batch::Again(error) => {
+                    // Its rows may be due still.
+                    pass.behind.go_on(None);
                     if matches!(pass.book, Book::Window(_)) {
                         pass.note(Outcome::Failed, error);
                         pass.sum.transient = true;

@@ -227,4 +227,15 @@ mod tests {
         let step = estimate.measured(at(100_000), ms(8_000), ms(11_000)).unwrap();
         assert_eq!((step.num_seconds(), estimate.at(ms(9_500))), (90, at(100_000)));
     }
+
+    #[tokio::test]
+    async fn an_alarm_is_never_early_whether_it_is_far_near_or_past() {
+        let clock = DatabaseClock::new();
+        for ahead in [5_000, 1_500, 300, 1, 0] {
+            let until = clock.monotonic() + Duration::from_micros(ahead);
+            clock.alarm(until).await;
+            assert!(clock.monotonic() >= until, "{ahead} µs ahead");
+        }
+        clock.alarm(Duration::ZERO).await;
+    }
 }

@@ -126,18 +126,14 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
             let free = self.job.slots().saturating_sub(asks.len());
             let long = env.clock.monotonic() >= began + PASS_TIME;
             // Those that were answered have left their slots: others are claimed while the answers are written.
-            let (more, was_behind) = (!stopping && !long && free > 0, behind.row().is_some());
+            let more = !stopping && !long && free > 0;
             let fill = async {
                 if more { self.fill(env, &run, free, &mut behind, &mut asks).await } else { Passed::default() }
             };
             let (settled, filled) = tokio::join!(self.settle(env, &run, wake, gathered, sum.lateness_ms), fill);
             sum.add(settled);
             sum.add(filled);
-            if asks.is_empty() && more && was_behind && sum.error.is_none() {
-                // Nothing more behind the claims before; what they left, or what came meanwhile, is at the beginning.
-                gathered = Vec::new();
-                continue;
-            }
+            // What came meanwhile with an older time is found by the read that follows a pass.
             if asks.is_empty() {
                 sum.more = long && !stopping;
                 return sum;

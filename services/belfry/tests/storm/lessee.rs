@@ -64,12 +64,10 @@ impl Lease<SqlTx> for Asker {
         answers: &[(Leased<Letter>, Result<(), JobError>)],
         run: &Run,
     ) -> Result<(), JobError> {
-        for (row, answer) in answers {
-            if answer.is_err() {
-                LETTERS.settle(tx, &[(row.held.id, Some(run.now))]).await?;
-                continue;
-            }
-            LETTERS.settle(tx, &[(row.held.id, None)]).await?;
+        let next = |answer: &Result<_, _>| answer.is_err().then_some(run.now);
+        let rows: Vec<_> = answers.iter().map(|(row, answer)| (row.held.id, next(answer))).collect();
+        LETTERS.settle(tx, &rows).await?;
+        for (row, _) in answers.iter().filter(|(_, answer)| answer.is_ok()) {
             noted(&**tx, "INSERT INTO settled (id, epoch) VALUES ($1, $2)", row.held.id, row.held.epoch).await?;
         }
         Ok(())

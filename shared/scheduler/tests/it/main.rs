@@ -10,4 +10,5 @@ mod jobs;
 mod kinds;
 mod runner;
 mod sql;
+mod turns;
 mod world;
