@@ -33,11 +33,12 @@ impl MigrationTrait for Step {
 
 /// Schedules, runs, outbox, inbox.
 fn shared(backend: DbBackend) -> Vec<String> {
-    [scheduler::tables::create(backend), outbox::tables::create(backend), inbox::tables::create(backend)].concat()
+    [scheduler::tables::create(backend), outbox::tables::first(backend), inbox::tables::create(backend)].concat()
 }
 
-/// A service's steps, with the shared one first.
+/// A service's steps: what all have at first, its own, and what changed in the shared tables since.
 pub(crate) fn steps(own: Vec<Step>) -> Vec<Box<dyn MigrationTrait>> {
     let first = Step { name: "m0001_shared", statements: shared };
-    std::iter::once(first).chain(own).map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
+    let since = Step { name: "m0003_outbox_waiting_apart", statements: outbox::tables::waiting_apart };
+    std::iter::once(first).chain(own).chain([since]).map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
 }

@@ -67,6 +67,16 @@ impl Sql {
         format!("= ANY (ARRAY(SELECT unnest({})))", self.bind(ids.to_vec()))
     }
 
+    /// `IN (…)` over whole numbers.
+    pub fn numbers(&mut self, numbers: &[i64]) -> String {
+        if self.sqlite() {
+            let name = self.bind(json!(numbers).to_string());
+            return format!("IN (SELECT value FROM json_each({name}))");
+        }
+        // As with ids: each is looked up, however long the list is.
+        format!("= ANY (ARRAY(SELECT unnest({})))", self.bind(numbers.to_vec()))
+    }
+
     /// `IN (…)` over words.
     pub fn words<T: AsRef<str>>(&mut self, words: &[T]) -> String {
         let list: Vec<String> = words.iter().map(|word| word.as_ref().to_owned()).collect();

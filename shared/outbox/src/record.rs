@@ -1,7 +1,7 @@
 //! Recording: one insert for all events of a change, in its transaction.
 
 use chrono::{DateTime, Utc};
-use database::{Cells, Sql};
+use database::{Cells, Fault, Sql};
 use events::{Event, MAX_ENVELOPE_BYTES};
 use sea_orm::DatabaseTransaction;
 use uuid::Uuid;
@@ -17,25 +17,40 @@ const CHUNK: usize = 1_000;
 /// [`Error::TooLarge`] and [`Error::UnknownType`] before anything is written.
 pub async fn record(tx: &DatabaseTransaction, events: &[Event]) -> Result<(), Error> {
     let chunks: Vec<Encoded> = events.chunks(CHUNK).map(encoded).collect::<Result<_, _>>()?;
-    for Encoded { ids, topics, keys, sequences, bodies, headers, times } in chunks {
-        let mut sql = Sql::of(tx);
-        let places = (0..).take(ids.len()).collect();
-        let rows = sql.rows([
-            ("n", Cells::Big(places)),
-            ("id", Cells::Uuid(ids)),
-            ("topic", Cells::Text(topics)),
-            ("key", Cells::Text(keys)),
-            ("sequence", Cells::Big(sequences)),
-            ("body", Cells::Bytes(bodies)),
-            ("headers", Cells::Json(headers)),
-            ("at", Cells::Time(times)),
-        ]);
-        // Positions are given in the order of the events.
-        let text = format!(
-            "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at)
-             SELECT x.id, x.topic, x.key, x.sequence, x.body, x.headers, x.at FROM {rows} WHERE true ORDER BY x.n"
-        );
-        sql.run(tx, &text).await?;
+    for chunk in chunks {
+        insert(tx, chunk).await?;
+    }
+    Ok(())
+}
+
+/// Inserts events, each with the row that says that it waits.
+pub(crate) async fn insert(tx: &DatabaseTransaction, events: Encoded) -> Result<(), Fault> {
+    let Encoded { ids, topics, keys, sequences, bodies, headers, times } = events;
+    let mut sql = Sql::of(tx);
+    let (sqlite, count) = (sql.sqlite(), ids.len());
+    let rows = sql.rows([
+        ("n", Cells::Big((0..).take(count).collect())),
+        ("id", Cells::Uuid(ids)),
+        ("topic", Cells::Text(topics)),
+        ("key", Cells::Text(keys)),
+        ("sequence", Cells::Big(sequences)),
+        ("body", Cells::Bytes(bodies)),
+        ("headers", Cells::Json(headers)),
+        ("at", Cells::Time(times)),
+    ]);
+    // Positions are given in the order of the events.
+    let said = format!(
+        "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at)
+         SELECT x.id, x.topic, x.key, x.sequence, x.body, x.headers, x.at FROM {rows} WHERE true ORDER BY x.n"
+    );
+    let wait = "INSERT INTO outbox_waiting (position, key) SELECT position, key FROM";
+    if sqlite {
+        // No change inside another there; but one writer, whose positions rise.
+        sql.run(tx, &said).await?;
+        let wait = format!("{wait} (SELECT position, key FROM outbox ORDER BY position DESC LIMIT {count})");
+        Sql::of(tx).run(tx, &wait).await?;
+    } else {
+        sql.run(tx, &format!("WITH said AS ({said} RETURNING position, key) {wait} said")).await?;
     }
     Ok(())
 }
@@ -43,13 +58,13 @@ pub async fn record(tx: &DatabaseTransaction, events: &[Event]) -> Result<(), Er
 /// Events as columns of the insert. Each is encoded once, here; the relay sends these bytes.
 #[derive(Debug, Default)]
 pub struct Encoded {
-    ids: Vec<Uuid>,
-    topics: Vec<String>,
-    keys: Vec<String>,
-    sequences: Vec<i64>,
-    bodies: Vec<Vec<u8>>,
-    headers: Vec<String>,
-    times: Vec<DateTime<Utc>>,
+    pub(crate) ids: Vec<Uuid>,
+    pub(crate) topics: Vec<String>,
+    pub(crate) keys: Vec<String>,
+    pub(crate) sequences: Vec<i64>,
+    pub(crate) bodies: Vec<Vec<u8>>,
+    pub(crate) headers: Vec<String>,
+    pub(crate) times: Vec<DateTime<Utc>>,
 }
 
 /// Encodes events, in their order.

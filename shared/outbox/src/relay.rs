@@ -259,7 +259,7 @@ impl Relay {
             }
         }
         let positions: Vec<i64> = marked.iter().map(|row| row.position).collect();
-        if !self.store.mark(&positions, &self.owner, epoch, (self.now)()).await? {
+        if !self.store.mark(&positions, &self.owner, epoch).await? {
             // The marks were refused: another relay is active, and sends these rows again with the same ids.
             self.epoch = None;
             self.wake.0.active.store(false, Ordering::Relaxed);

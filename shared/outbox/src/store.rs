@@ -5,15 +5,18 @@ use broker::{
     dead_letters::{self, DeadLetter, Direction},
 };
 use chrono::{DateTime, Utc};
-use database::{Cells, Fault, Sql, id, time};
+use database::{Fault, Sql, id};
 use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::Error;
+use crate::{
+    Error,
+    record::{self, Encoded},
+};
 
-/// Rows that a replay marks in one statement.
+/// Rows that a replay lets wait again in one transaction.
 const REPLAY_BATCH: i64 = 5_000;
 /// Consumers remember ids for so long (the inbox's retention).
 const REMEMBERED: chrono::TimeDelta = chrono::TimeDelta::days(30);
@@ -39,8 +42,6 @@ pub struct OutboxRow {
     pub headers: Vec<(String, String)>,
     /// When it was recorded.
     pub recorded_at: DateTime<Utc>,
-    /// When the broker acknowledged it.
-    pub published_at: Option<DateTime<Utc>>,
 }
 
 /// Which published events to send again.
@@ -69,7 +70,7 @@ pub struct Store {
     db: DatabaseConnection,
 }
 
-const COLUMNS: &str = "position, id, topic, key, sequence, body, headers, recorded_at, published_at";
+const COLUMNS: &str = "position, id, topic, key, sequence, body, headers, recorded_at";
 
 fn row(row: &QueryResult) -> Result<OutboxRow, Fault> {
     let headers: Value = row.try_get("", "headers")?;
@@ -82,7 +83,6 @@ fn row(row: &QueryResult) -> Result<OutboxRow, Fault> {
         body: row.try_get("", "body")?,
         headers: serde_json::from_value(headers).map_err(|error| Fault::Broken(error.to_string()))?,
         recorded_at: row.try_get("", "recorded_at")?,
-        published_at: row.try_get("", "published_at")?,
     })
 }
 
@@ -128,14 +128,19 @@ impl Store {
     pub(crate) async fn waiting(&self, limit: u64, without: &[&str]) -> Result<Vec<OutboxRow>, Fault> {
         let mut sql = self.sql();
         let without = match without {
-            [] => String::new(),
-            keys if sql.sqlite() => format!("AND NOT key {}", sql.words(keys)),
-            keys => format!("AND NOT (key {})", sql.words(keys)),
+            [] => "true".to_owned(),
+            keys if sql.sqlite() => format!("NOT key {}", sql.words(keys)),
+            keys => format!("NOT (key {})", sql.words(keys)),
         };
+        self.read_waiting(sql, &without, limit).await
+    }
+
+    /// The first events that wait and are `wanted`. Each is looked up: what has left before them is not read.
+    async fn read_waiting(&self, mut sql: Sql, wanted: &str, limit: u64) -> Result<Vec<OutboxRow>, Fault> {
         let limit = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let text = format!(
-            "SELECT {COLUMNS} FROM outbox WHERE published_at IS NULL {without} ORDER BY position LIMIT {limit}"
-        );
+        let waiting = format!("SELECT position FROM outbox_waiting WHERE {wanted} ORDER BY position LIMIT {limit}");
+        let among = if sql.sqlite() { format!("IN ({waiting})") } else { format!("= ANY (ARRAY({waiting}))") };
+        let text = format!("SELECT {COLUMNS} FROM outbox WHERE position {among} ORDER BY position");
         sql.all(&self.db, &text).await?.iter().map(row).collect()
     }
 
@@ -145,13 +150,11 @@ impl Store {
         positions: &[i64],
         owner: &str,
         epoch: i64,
-        now: DateTime<Utc>,
     ) -> Result<bool, Fault> {
         let mut sql = self.sql();
-        let rows = sql.rows([("p", Cells::Big(positions.to_vec()))]);
-        let (now, owner, epoch) = (sql.bind(now), sql.bind(owner), sql.bind(epoch));
+        let (left, owner, epoch) = (sql.numbers(positions), sql.bind(owner), sql.bind(epoch));
         let text = format!(
-            "UPDATE outbox SET published_at = {now} FROM {rows} WHERE position = x.p
+            "DELETE FROM outbox_waiting WHERE position {left}
              AND EXISTS (SELECT 1 FROM outbox_relay WHERE name = 'relay' AND owner = {owner} AND epoch = {epoch})"
         );
         Ok(sql.run(&self.db, &text).await? > 0 || positions.is_empty())
@@ -176,7 +179,7 @@ impl Store {
             let tx = database::begin(&db).await?;
             let found = match dead_letters::take(&tx, letter).await? {
                 Some(letter) if letter.direction == Direction::Out => {
-                    put_back(&tx, &letter).await?;
+                    put_back(&tx, letter).await?;
                     true
                 }
                 // A letter on its way in is the inbox's: leave it there.
@@ -194,12 +197,8 @@ impl Store {
     /// A page of what waits, oldest first, after `after`.
     pub async fn list(&self, after: i64, limit: u64) -> Result<Vec<OutboxRow>, Error> {
         let mut sql = self.sql();
-        let (after, limit) = (sql.bind(after), sql.bind(i64::try_from(limit).unwrap_or(i64::MAX)));
-        let text = format!(
-            "SELECT {COLUMNS} FROM outbox WHERE published_at IS NULL AND position > {after}
-             ORDER BY position LIMIT {limit}"
-        );
-        Ok(sql.all(&self.db, &text).await?.iter().map(row).collect::<Result<_, Fault>>()?)
+        let after = sql.bind(after);
+        Ok(self.read_waiting(sql, &format!("position > {after}"), limit).await?)
     }
 
     /// A page of events, recorded order, after `after`: what was said, whether it has left or not.
@@ -232,7 +231,7 @@ impl Store {
         Ok(row.map(|row| row.try_get("", "position")).transpose().map_err(Fault::from)?.unwrap_or(0))
     }
 
-    /// Marks published events of a range as not published, batch by batch, so that the relay sends them again with
+    /// Lets published events of a range wait again, batch by batch, so that the relay sends them again with
     /// their ids. How many.
     pub async fn replay(&self, replay: &Replay, now: DateTime<Utc>) -> Result<u64, Error> {
         if replay.from < now - REMEMBERED && !replay.force {
@@ -240,50 +239,39 @@ impl Store {
         }
         let (mut total, mut after) = (0, 0_i64);
         loop {
-            let mut sql = self.sql();
-            let (from, to, at) = (sql.bind(replay.from), sql.bind(replay.to), sql.bind(after));
-            let types = match &replay.types[..] {
-                [] => String::new(),
-                types => format!("AND topic {}", sql.words(types)),
-            };
-            let mark = sql.bind(json!([REPLAY_HEADER, now.to_rfc3339()]).to_string());
-            let headers = if sql.sqlite() {
-                format!("json_insert(headers, '$[#]', json({mark}))")
-            } else {
-                format!("headers || jsonb_build_array({mark}::jsonb)")
-            };
-            let text = format!(
-                "UPDATE outbox SET published_at = NULL, headers = {headers} WHERE position IN (SELECT position FROM outbox
-                     WHERE published_at IS NOT NULL AND recorded_at >= {from} AND recorded_at <= {to}
-                     AND position > {at} {types} ORDER BY position LIMIT {REPLAY_BATCH}) RETURNING position"
-            );
-            let rows = sql.all(&self.db, &text).await?;
-            for row in &rows {
-                after = after.max(row.try_get("", "position").map_err(Fault::from)?);
-            }
-            total += rows.len() as u64;
-            if i64::try_from(rows.len()).unwrap_or(i64::MAX) < REPLAY_BATCH {
-                return Ok(total);
-            }
+            let (db, asked) = (self.db.clone(), replay.clone());
+            let positions = database::uncancelled(async move {
+                let tx = database::begin(&db).await?;
+                let positions = wait_again(&tx, &asked, after, now).await?;
+                tx.commit().await?;
+                Ok::<_, Fault>(positions)
+            })
+            .await?;
+            let Some(last) = positions.iter().max() else { return Ok(total) };
+            after = *last;
+            total += positions.len() as u64;
         }
     }
 
     /// How much waits, and since when.
     pub(crate) async fn backlog(&self) -> Result<Waiting, Fault> {
-        let text = "SELECT count(*) AS waiting, min(recorded_at) AS oldest FROM outbox WHERE published_at IS NULL";
+        let text = "SELECT waiting, (SELECT recorded_at FROM outbox WHERE position = first) AS oldest
+            FROM (SELECT count(*) AS waiting, min(position) AS first FROM outbox_waiting) AS w";
         match self.sql().one(&self.db, text).await? {
             Some(row) => Ok(Waiting { rows: row.try_get("", "waiting")?, oldest: row.try_get("", "oldest")? }),
             None => Ok(Waiting::default()),
         }
     }
 
-    /// Deletes rows published before `before`, at most `batch`. How many went.
+    /// Deletes events that were recorded before `before` and have left, among the oldest `batch` of those. How many went.
     pub(crate) async fn prune(&self, before: DateTime<Utc>, batch: u64) -> Result<u64, Fault> {
         let mut sql = self.sql();
         let (before, batch) = (sql.bind(before), sql.bind(i64::try_from(batch).unwrap_or(i64::MAX)));
+        // Bounded before it asks for the time: the table is not read to its end for a row that is old enough.
         let text = format!(
-            "DELETE FROM outbox WHERE position IN (SELECT position FROM outbox WHERE published_at IS NOT NULL
-                 AND published_at < {before} ORDER BY published_at LIMIT {batch})"
+            "DELETE FROM outbox WHERE position IN (SELECT position FROM (SELECT position, recorded_at FROM outbox o
+                 WHERE NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.position = o.position)
+                 ORDER BY position LIMIT {batch}) AS oldest WHERE recorded_at < {before})"
         );
         sql.run(&self.db, &text).await
     }
@@ -292,7 +280,14 @@ impl Store {
 async fn bury(tx: &DatabaseTransaction, event: Uuid, error: &str, now: DateTime<Utc>) -> Result<bool, Fault> {
     let mut sql = Sql::of(tx);
     let event = sql.bind(id(Some(event)));
-    let text = format!("DELETE FROM outbox WHERE id = {event} AND published_at IS NULL RETURNING {COLUMNS}");
+    let text = format!(
+        "DELETE FROM outbox_waiting WHERE position = (SELECT position FROM outbox WHERE id = {event}) RETURNING position"
+    );
+    // Whoever deletes what says that it waits has it: a relay that marks it meanwhile, or this.
+    let Some(found) = sql.one(tx, &text).await? else { return Ok(false) };
+    let mut sql = Sql::of(tx);
+    let position = sql.bind(found.try_get::<i64>("", "position")?);
+    let text = format!("DELETE FROM outbox WHERE position = {position} RETURNING {COLUMNS}");
     let Some(found) = sql.one(tx, &text).await? else { return Ok(false) };
     let row = row(&found)?;
     let letter = DeadLetter {
@@ -314,16 +309,47 @@ async fn bury(tx: &DatabaseTransaction, event: Uuid, error: &str, now: DateTime<
     Ok(true)
 }
 
-async fn put_back(tx: &DatabaseTransaction, letter: &DeadLetter) -> Result<(), Fault> {
+async fn put_back(tx: &DatabaseTransaction, letter: DeadLetter) -> Result<(), Fault> {
+    let event = Encoded {
+        ids: vec![letter.event_id.unwrap_or(letter.id)],
+        topics: vec![letter.topic],
+        keys: vec![letter.key],
+        sequences: vec![letter.offset.unwrap_or(0)],
+        bodies: vec![letter.body],
+        headers: vec![letter.headers.to_string()],
+        times: vec![letter.given_up_at],
+    };
+    record::insert(tx, event).await
+}
+
+/// Lets a batch of a range that has left wait again, with a mark that it is a replay. Their positions.
+async fn wait_again(
+    tx: &DatabaseTransaction,
+    replay: &Replay,
+    after: i64,
+    now: DateTime<Utc>,
+) -> Result<Vec<i64>, Fault> {
     let mut sql = Sql::of(tx);
-    let event = letter.event_id.unwrap_or(letter.id);
-    let (event, topic, key) =
-        (sql.bind(id(Some(event))), sql.bind(letter.topic.as_str()), sql.bind(letter.key.as_str()));
-    let (sequence, body) = (sql.bind(letter.offset.unwrap_or(0)), sql.bind(letter.body.clone()));
-    let (headers, at) = (sql.json(Some(&letter.headers)), sql.bind(time(Some(letter.given_up_at))));
+    let (from, to, after) = (sql.bind(replay.from), sql.bind(replay.to), sql.bind(after));
+    let types = match &replay.types[..] {
+        [] => String::new(),
+        types => format!("AND topic {}", sql.words(types)),
+    };
     let text = format!(
-        "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at)
-         VALUES ({event}, {topic}, {key}, {sequence}, {body}, {headers}, {at})"
+        "INSERT INTO outbox_waiting (position, key) SELECT position, key FROM outbox o
+         WHERE NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.position = o.position)
+             AND recorded_at >= {from} AND recorded_at <= {to} AND position > {after} {types}
+         ORDER BY position LIMIT {REPLAY_BATCH} ON CONFLICT DO NOTHING RETURNING position"
     );
-    sql.run(tx, &text).await.map(drop)
+    let rows = sql.all(tx, &text).await?;
+    let positions: Vec<i64> = rows.iter().map(|row| row.try_get("", "position")).collect::<Result<_, _>>()?;
+    let mut sql = Sql::of(tx);
+    let (these, mark) = (sql.numbers(&positions), sql.bind(json!([REPLAY_HEADER, now.to_rfc3339()]).to_string()));
+    let headers = if sql.sqlite() {
+        format!("json_insert(headers, '$[#]', json({mark}))")
+    } else {
+        format!("headers || jsonb_build_array({mark}::jsonb)")
+    };
+    sql.run(tx, &format!("UPDATE outbox SET headers = {headers} WHERE position {these}")).await?;
+    Ok(positions)
 }

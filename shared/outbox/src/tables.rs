@@ -1,9 +1,17 @@
 //! The outbox's tables. Each service has them beside its own.
+//!
+//! A recorded event is written once and not changed by leaving: what has not left yet is a narrow row beside it, which the
+//! relay deletes.
 
 use sea_orm::DbBackend;
 
-/// The statements that create them, for a migration to run.
+/// All statements, for a database that has none of the tables.
 pub fn create(backend: DbBackend) -> Vec<String> {
+    [first(backend), waiting_apart(backend)].concat()
+}
+
+/// The tables as they were at first, for the first step of a migration.
+pub fn first(backend: DbBackend) -> Vec<String> {
     let (uuid, time, json, bytes, position) = match backend {
         DbBackend::Sqlite => ("blob", "text", "text", "blob", "integer PRIMARY KEY AUTOINCREMENT"),
         _ => ("uuid", "timestamptz", "jsonb", "bytea", "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
@@ -20,5 +28,18 @@ pub fn create(backend: DbBackend) -> Vec<String> {
             "CREATE TABLE outbox_relay (name text PRIMARY KEY, owner text NOT NULL, epoch bigint NOT NULL,
                  lease_until {time} NOT NULL)"
         ),
+    ]
+}
+
+/// What waits gets a table of its own, for a later step: to mark a row of an event was to write all of it again.
+pub fn waiting_apart(backend: DbBackend) -> Vec<String> {
+    let position = if backend == DbBackend::Sqlite { "integer" } else { "bigint" };
+    vec![
+        "DROP INDEX outbox_waiting".to_owned(),
+        "DROP INDEX outbox_published".to_owned(),
+        format!("CREATE TABLE outbox_waiting (position {position} PRIMARY KEY, key text NOT NULL)"),
+        "INSERT INTO outbox_waiting (position, key) SELECT position, key FROM outbox WHERE published_at IS NULL"
+            .to_owned(),
+        "ALTER TABLE outbox DROP COLUMN published_at".to_owned(),
     ]
 }

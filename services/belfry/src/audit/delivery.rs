@@ -16,9 +16,9 @@ pub(super) async fn checks(reader: &Reader, window: Window) -> anyhow::Result<Ve
     let of_window = || vec![window.from.into(), window.to.into()];
     let mut waiting = Check::new("events not delivered");
     let text = "SELECT count(*) AS examined,
-            count(CASE WHEN published_at IS NULL AND recorded_at < $3 THEN 1 END) AS found,
-            min(CASE WHEN published_at IS NULL AND recorded_at < $3 THEN topic || ' of ' || key || ' waits' END) AS first
-        FROM outbox WHERE recorded_at >= $1 AND recorded_at <= $2";
+            count(CASE WHEN w.position IS NOT NULL AND recorded_at < $3 THEN 1 END) AS found,
+            min(CASE WHEN w.position IS NOT NULL AND recorded_at < $3 THEN topic || ' of ' || o.key || ' waits' END) AS first
+        FROM outbox o LEFT JOIN outbox_waiting w ON w.position = o.position WHERE recorded_at >= $1 AND recorded_at <= $2";
     let mut values = of_window();
     values.push(window.settled().into());
     count(reader, &mut waiting, text, values).await?;

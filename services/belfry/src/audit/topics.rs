@@ -83,7 +83,8 @@ async fn published(
     let (mut all, mut after) = (Vec::new(), 0_i64);
     loop {
         let text = format!(
-            "SELECT position, id, topic, key FROM outbox WHERE published_at IS NOT NULL AND recorded_at >= $1
+            "SELECT position, id, topic, key FROM outbox o
+             WHERE NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.position = o.position) AND recorded_at >= $1
              AND recorded_at <= $2 AND position > $3 ORDER BY position LIMIT {PAGE}"
         );
         let rows = reader.all(&text, vec![from.into(), to.into(), after.into()]).await?;
@@ -148,7 +149,7 @@ async fn embedded(file: &std::path::Path, names: &[&str]) -> anyhow::Result<Vec<
 async fn unknown(reader: &Reader, messages: &[Arrived], window: Window) -> anyhow::Result<Check> {
     let mut check = Check::new("events without a row");
     let mut known: HashSet<Uuid> = HashSet::new();
-    // Rows are kept for a week after they were published.
+    // Rows are kept for a week, and until they have left.
     let from = window.from.max(window.now - ROWS_KEPT + MARGIN);
     let mut after = 0_i64;
     loop {

@@ -56,7 +56,7 @@ async fn a_platform_on_files_is_audited_while_it_runs_and_is_clean() {
 }
 
 /// The tables that are put back after each planted fault.
-const TABLES: &[&str] = &["job_runs", "job_schedules", "outbox", "inbox", "dead_letters", "posts"];
+const TABLES: &[&str] = &["job_runs", "job_schedules", "outbox", "outbox_waiting", "inbox", "dead_letters", "posts"];
 
 async fn keep(rows: &mut PgConnection) {
     rows.execute("CREATE SCHEMA kept").await.expect("a schema");
@@ -95,13 +95,14 @@ const FAULTS: &[(&str, &str)] = &[
     ("due rows stuck", "UPDATE posts SET due_at = now() - interval '5 minutes'"),
     (
         "events not delivered",
-        "UPDATE outbox SET published_at = NULL, recorded_at = now() - interval '5 minutes'
-         WHERE position = (SELECT min(position) FROM outbox)",
+        "WITH late AS (UPDATE outbox SET recorded_at = now() - interval '5 minutes'
+             WHERE position = (SELECT min(position) FROM outbox) RETURNING position, key)
+         INSERT INTO outbox_waiting SELECT position, key FROM late",
     ),
     (
         "events lost",
-        "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at, published_at)
-         SELECT gen_random_uuid(), topic, key, 99, body, headers, recorded_at, published_at FROM outbox LIMIT 1",
+        "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at)
+         SELECT gen_random_uuid(), topic, key, 99, body, headers, recorded_at FROM outbox LIMIT 1",
     ),
     ("events without a row", "DELETE FROM outbox WHERE position = (SELECT min(position) FROM outbox)"),
     (
@@ -162,8 +163,8 @@ async fn each_fault_that_is_planted_in_rows_and_topics_is_found() {
 async fn out_of_order(rows: &mut PgConnection, kafka: &str) {
     let id = Uuid::now_v7();
     let text = format!(
-        "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at, published_at)
-         SELECT '{id}', topic, key, -1, body, headers, now(), now() FROM outbox ORDER BY position LIMIT 1
+        "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at)
+         SELECT '{id}', topic, key, -1, body, headers, now() FROM outbox ORDER BY position LIMIT 1
          RETURNING topic, key, recorded_at"
     );
     let row = sqlx::query(AssertSqlSafe(text)).fetch_one(rows).await.expect("a row");

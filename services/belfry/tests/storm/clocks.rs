@@ -89,7 +89,7 @@ async fn wrong_clocks_of_replicas_make_nothing_late_early_or_twice() {
     drop(replicas);
     let mut last = Process::platform(BELFRY, &home, &[("POST_PUBLISHER_INTERVAL", "1s")]);
     eventually_within(PATIENCE, "all events to leave", async || {
-        let row = rows.fetch_one("SELECT count(*) FROM outbox WHERE published_at IS NULL").await.expect("a count");
+        let row = rows.fetch_one("SELECT count(*) FROM outbox_waiting").await.expect("a count");
         (row.get::<i64, _>(0) == 0).then_some(())
     })
     .await;

@@ -237,8 +237,9 @@ async fn create(State(pool): State<PgPool>, Json(new): Json<Value>) -> Json<Valu
     let insert =
         sqlx::query(sqlx::AssertSqlSafe(insert)).bind(id).bind(text("title")).bind(text("slug")).bind(text("content"));
     let row = insert.fetch_one(&mut *tx).await.expect("a post");
-    let record = "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
-        VALUES ($1, 'blog.post.created', $2, 1, $3, '[]', now())";
+    let record = "WITH said AS (INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
+        VALUES ($1, 'blog.post.created', $2, 1, $3, '[]', now()) RETURNING position, key) \
+        INSERT INTO outbox_waiting SELECT position, key FROM said";
     let record =
         sqlx::query(record).bind(Uuid::now_v7()).bind(id.to_string()).bind(shown(&row).to_string().into_bytes());
     record.execute(&mut *tx).await.expect("an event");

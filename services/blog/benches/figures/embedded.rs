@@ -117,6 +117,8 @@ async fn deleted(count: usize, with_events: bool) -> f64 {
                 row.push_bind(1).push_bind(vec![b'x'; 400]).push_bind("[]").push_bind("2026-01-01T00:00:00Z");
             });
             insert.build().execute(&mut *tx).await.expect("events");
+            let wait = "INSERT INTO outbox_waiting SELECT position, key FROM outbox ORDER BY position DESC LIMIT $1";
+            sqlx::query(wait).bind(i64::try_from(ids.len()).expect("a count")).execute(&mut *tx).await.expect("they wait");
         }
         let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM rows WHERE id IN (");
         let mut list = delete.separated(", ");

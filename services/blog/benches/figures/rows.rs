@@ -67,8 +67,9 @@ async fn limit(size: Size) -> f64 {
                 );
             }
         }
-        let record = "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
-            SELECT gen_random_uuid(), t, k, 2, b, '[]', now() FROM unnest($1::text[], $2::text[], $3::bytea[]) AS x (t, k, b)";
+        let record = "WITH said AS (INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
+            SELECT gen_random_uuid(), t, k, 2, b, '[]', now() FROM unnest($1::text[], $2::text[], $3::bytea[]) AS x (t, k, b) \
+            RETURNING position, key) INSERT INTO outbox_waiting SELECT position, key FROM said";
         sqlx::query(record).bind(&topics).bind(&keys).bind(&bodies).execute(&mut *tx).await.expect("events");
         tx.commit().await.expect("a commit");
     }
@@ -123,11 +124,12 @@ pub(crate) async fn relayed(table: &mut Table, size: Size) {
     let home = made().await;
     let mut rows = home.rows("blog").await;
     let events = i64::from(size.burst) * 2;
-    let fill = "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
+    let fill = "WITH said AS (INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
         SELECT gen_random_uuid(), 'blog.post.published', (n % 5000)::text, n, convert_to(repeat('x', 600), 'UTF8'), \
-        '[[\"event_type\", \"blog.post.published\"]]', now() FROM generate_series(1, $1) n";
+        '[[\"event_type\", \"blog.post.published\"]]', now() FROM generate_series(1, $1) n \
+        RETURNING position, key) INSERT INTO outbox_waiting SELECT position, key FROM said";
     sqlx::query(fill).bind(events).execute(&mut rows).await.expect("events can be put in");
-    rows.execute("ANALYZE outbox").await.expect("it can be analyzed");
+    rows.execute("ANALYZE outbox, outbox_waiting").await.expect("it can be analyzed");
     let kafka = KafkaBroker::new(KafkaConfig::new(&test_kit::kafka())).expect("a client");
     let topic = Topic::from(events::by_name("blog.post.published").expect("a type"));
     kafka.producer().ensure_topics(&[topic]).await.expect("topics");

@@ -118,7 +118,7 @@ async fn a_broker_that_dies_in_the_middle_of_a_burst_changes_nothing_the_user_se
     }
     while published().await < i64::try_from(POSTS).expect("a count") + 1 {}
     blog.admin.get("/readyz").await.expect(200);
-    let waiting = count(&home, "SELECT count(*) FROM outbox WHERE published_at IS NULL").await;
+    let waiting = count(&home, "SELECT count(*) FROM outbox_waiting").await;
     assert!(waiting > 0, "the broker is away");
     eventually_within(Duration::from_secs(30), "the metric tells of it", async || {
         let metrics = blog.admin.get("/metrics").await.text;

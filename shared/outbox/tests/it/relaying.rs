@@ -186,6 +186,24 @@ async fn a_row_that_commits_later_than_its_successor_is_not_overtaken_for_ever()
 }
 
 #[tokio::test]
+async fn what_waits_is_kept_however_old_it_is() {
+    for world in World::both().await {
+        let (stuck, sent) = (Uuid::now_v7(), Uuid::now_v7());
+        world.record(&[published(stuck, 1, world.time()), published(sent, 1, world.time())]).await;
+        world.spoil(stuck, Spoil::Transient);
+        world.relay().drain().await.unwrap();
+        world.pass(30 * 86_400);
+        world.relay().drain().await.unwrap();
+        let kept = world.store().history(0, None, None, None, 10).await.unwrap();
+        assert_eq!(kept.iter().map(|row| row.key.clone()).collect::<Vec<_>>(), [stuck.to_string()]);
+        world.mend();
+        world.pass(60);
+        world.relay().drain().await.unwrap();
+        assert_eq!((world.sequences(stuck).await.len(), world.waiting().await), (1, 0));
+    }
+}
+
+#[tokio::test]
 async fn published_rows_are_kept_for_a_while_and_then_go() {
     for world in World::both().await {
         world.record(&[published(Uuid::now_v7(), 1, world.time())]).await;
