@@ -77,6 +77,15 @@ impl Sql {
         format!("= ANY (ARRAY(SELECT unnest({})))", self.bind(numbers.to_vec()))
     }
 
+    /// `NOT IN (…)` over whole numbers. A subquery: PostgreSQL hashes it, and compares with each of an array.
+    pub fn no_number(&mut self, numbers: &[i64]) -> String {
+        if self.sqlite() {
+            let name = self.bind(json!(numbers).to_string());
+            return format!("NOT IN (SELECT value FROM json_each({name}))");
+        }
+        format!("NOT IN (SELECT unnest({}))", self.bind(numbers.to_vec()))
+    }
+
     /// `IN (…)` over words.
     pub fn words<T: AsRef<str>>(&mut self, words: &[T]) -> String {
         let list: Vec<String> = words.iter().map(|word| word.as_ref().to_owned()).collect();

@@ -12,7 +12,6 @@ use std::{
 };
 
 use broker::{Producer, Record, SendError, Topic};
-use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use database::Fault;
 use tokio::sync::Notify;
@@ -52,6 +51,7 @@ pub struct Relay {
     leased_until: DateTime<Utc>,
     blocked: Blocked,
     topics_made: bool,
+    ahead: Option<Vec<OutboxRow>>,
 }
 
 /// Wakes a relay.
@@ -119,6 +119,7 @@ impl Relay {
             leased_until,
             blocked: Blocked::default(),
             topics_made: false,
+            ahead: None,
         }
     }
 
@@ -184,17 +185,42 @@ impl Relay {
     }
 
     async fn turn(&mut self) -> Result<Turn, Fault> {
+        let ahead = self.ahead.take();
         let Some(epoch) = self.lease().await? else { return Ok(Turn::Standby) };
         self.make_topics().await;
-        let blocked = self.blocked.keys();
-        let rows = self.store.waiting(self.config.batch, &blocked).await?;
+        let rows = match ahead {
+            Some(rows) => rows,
+            None => self.store.waiting(self.config.batch, &self.blocked.keys(), &[]).await?,
+        };
+        let read = rows.len();
         let rows = self.capped(rows);
         if rows.is_empty() {
             return Ok(Turn::Idle);
         }
+        // Where more waits, and none of these was left out, the next are read while these are sent and marked.
+        let more = read == rows.len() && u64::try_from(read) == Ok(self.config.batch);
+        let next = self.next(&rows);
+        let next = async { if more { next.await.ok() } else { None } };
+        let (sent, next) = tokio::join!(self.send(&rows, epoch), next);
+        // Of a key that did not leave, none that comes after may leave first.
+        self.ahead = next.filter(|_| matches!(sent, Ok(true)));
+        sent.map(|_| Turn::Sent)
+    }
+
+    /// What waits beside these, which are on their way. By their positions, not after the last of them: one of a lower
+    /// position may have been committed since.
+    fn next(&self, sent: &[OutboxRow]) -> impl Future<Output = Result<Vec<OutboxRow>, Fault>> + use<> {
+        let (store, batch) = (self.store.clone(), self.config.batch);
+        let blocked: Vec<String> = self.blocked.keys().into_iter().map(str::to_owned).collect();
+        let sent: Vec<i64> = sent.iter().map(|row| row.position).collect();
+        async move { store.waiting(batch, &blocked, &sent).await }
+    }
+
+    /// Sends rows and marks what arrived. Whether that is all of them, and this relay is still the active one.
+    async fn send(&mut self, rows: &[OutboxRow], epoch: i64) -> Result<bool, Fault> {
         let answers = self.producer.send(rows.iter().map(record).collect()).await;
-        self.settle(&rows, &answers, epoch).await?;
-        Ok(Turn::Sent)
+        self.settle(rows, &answers, epoch).await?;
+        Ok(self.epoch.is_some() && answers.iter().all(Result::is_ok))
     }
 
     /// The epoch under which this relay is active; renewed at a third of the lease.
@@ -318,8 +344,9 @@ impl Upkeep {
         let now = (self.now)();
         let before = now - TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::days(7));
         // As fast as rows come, or the table grows; but not for ever.
+        let young = self.store.first_since(before).await?;
         for _ in 0..PRUNE_BATCHES {
-            if self.store.prune(before, PRUNE_BATCH).await? < PRUNE_BATCH {
+            if self.store.prune(young, PRUNE_BATCH).await? < PRUNE_BATCH {
                 break;
             }
         }
@@ -354,7 +381,7 @@ fn record(row: &OutboxRow) -> Record {
         id: row.id,
         topic: row.topic.clone(),
         key: row.key.clone(),
-        body: Bytes::from(row.body.clone()),
+        body: row.body.clone(),
         headers: row.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
     }
 }

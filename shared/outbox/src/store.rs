@@ -4,6 +4,7 @@ use broker::{
     REPLAY_HEADER,
     dead_letters::{self, DeadLetter, Direction},
 };
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use database::{Fault, Sql, id};
 use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult};
@@ -36,7 +37,7 @@ pub struct OutboxRow {
     pub sequence: i64,
     /// The envelope's bytes.
     #[serde(skip)]
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// Its headers.
     #[serde(skip)]
     pub headers: Vec<(String, String)>,
@@ -80,7 +81,7 @@ fn row(row: &QueryResult) -> Result<OutboxRow, Fault> {
         topic: row.try_get("", "topic")?,
         key: row.try_get("", "key")?,
         sequence: row.try_get("", "sequence")?,
-        body: row.try_get("", "body")?,
+        body: row.try_get::<Vec<u8>>("", "body")?.into(),
         headers: serde_json::from_value(headers).map_err(|error| Fault::Broken(error.to_string()))?,
         recorded_at: row.try_get("", "recorded_at")?,
     })
@@ -124,15 +125,23 @@ impl Store {
         sql.run(&self.db, &text).await.map(drop)
     }
 
-    /// What is not published yet, oldest first, without these keys.
-    pub(crate) async fn waiting(&self, limit: u64, without: &[&str]) -> Result<Vec<OutboxRow>, Fault> {
+    /// What is not published yet, oldest first, without these keys and without what is on its way.
+    pub(crate) async fn waiting<T: AsRef<str>>(
+        &self,
+        limit: u64,
+        without: &[T],
+        on_their_way: &[i64],
+    ) -> Result<Vec<OutboxRow>, Fault> {
         let mut sql = self.sql();
-        let without = match without {
+        let mut wanted = match without {
             [] => "true".to_owned(),
             keys if sql.sqlite() => format!("NOT key {}", sql.words(keys)),
             keys => format!("NOT (key {})", sql.words(keys)),
         };
-        self.read_waiting(sql, &without, limit).await
+        if !on_their_way.is_empty() {
+            wanted = format!("{wanted} AND position {}", sql.no_number(on_their_way));
+        }
+        self.read_waiting(sql, &wanted, limit).await
     }
 
     /// The first events that wait and are `wanted`. Each is looked up: what has left before them is not read.
@@ -145,12 +154,7 @@ impl Store {
     }
 
     /// Marks rows as published, if the relay's epoch is still this. False: somebody else is the relay now.
-    pub(crate) async fn mark(
-        &self,
-        positions: &[i64],
-        owner: &str,
-        epoch: i64,
-    ) -> Result<bool, Fault> {
+    pub(crate) async fn mark(&self, positions: &[i64], owner: &str, epoch: i64) -> Result<bool, Fault> {
         let mut sql = self.sql();
         let (left, owner, epoch) = (sql.numbers(positions), sql.bind(owner), sql.bind(epoch));
         let text = format!(
@@ -263,15 +267,23 @@ impl Store {
         }
     }
 
-    /// Deletes events that were recorded before `before` and have left, among the oldest `batch` of those. How many went.
-    pub(crate) async fn prune(&self, before: DateTime<Utc>, batch: u64) -> Result<u64, Fault> {
+    /// The position of the first event that was recorded since `at`.
+    pub(crate) async fn first_since(&self, at: DateTime<Utc>) -> Result<i64, Fault> {
+        let mut sql = self.sql();
+        let at = sql.bind(at);
+        let text = format!("SELECT position FROM outbox WHERE recorded_at >= {at} ORDER BY position LIMIT 1");
+        let row = sql.one(&self.db, &text).await?;
+        Ok(row.map(|row| row.try_get("", "position")).transpose()?.unwrap_or(i64::MAX))
+    }
+
+    /// Deletes events before a position that have left, at most `batch`. How many went.
+    pub(crate) async fn prune(&self, before: i64, batch: u64) -> Result<u64, Fault> {
         let mut sql = self.sql();
         let (before, batch) = (sql.bind(before), sql.bind(i64::try_from(batch).unwrap_or(i64::MAX)));
-        // Bounded before it asks for the time: the table is not read to its end for a row that is old enough.
         let text = format!(
-            "DELETE FROM outbox WHERE position IN (SELECT position FROM (SELECT position, recorded_at FROM outbox o
-                 WHERE NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.position = o.position)
-                 ORDER BY position LIMIT {batch}) AS oldest WHERE recorded_at < {before})"
+            "DELETE FROM outbox WHERE position IN (SELECT position FROM outbox o WHERE position < {before}
+                 AND NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.position = o.position)
+                 ORDER BY position LIMIT {batch})"
         );
         sql.run(&self.db, &text).await
     }
@@ -299,7 +311,7 @@ async fn bury(tx: &DatabaseTransaction, event: Uuid, error: &str, now: DateTime<
         offset: Some(row.sequence),
         key: row.key,
         event_id: Some(row.id),
-        body: row.body,
+        body: row.body.into(),
         headers: json!(row.headers),
         error: error.to_owned(),
         attempts: 1,

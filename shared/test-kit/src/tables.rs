@@ -27,9 +27,16 @@ impl Tables {
     /// # Panics
     /// When there is no server, or a statement is refused.
     pub async fn postgres(create: impl Fn(DbBackend) -> Vec<String>) -> Self {
-        let url = crate::database().await;
-        let home = Home::at(Some(&url), None).owning();
-        Self::made(&url, 8, home, create).await
+        Self::at(&crate::database().await, create).await
+    }
+
+    /// In this database of PostgreSQL, which others reach too.
+    ///
+    /// # Panics
+    /// When there is no server, or a statement is refused.
+    pub async fn at(url: &str, create: impl Fn(DbBackend) -> Vec<String>) -> Self {
+        let home = Home::at(Some(url), None).owning();
+        Self::made(url, 8, home, create).await
     }
 
     /// One of each.

@@ -118,7 +118,11 @@ async fn deleted(count: usize, with_events: bool) -> f64 {
             });
             insert.build().execute(&mut *tx).await.expect("events");
             let wait = "INSERT INTO outbox_waiting SELECT position, key FROM outbox ORDER BY position DESC LIMIT $1";
-            sqlx::query(wait).bind(i64::try_from(ids.len()).expect("a count")).execute(&mut *tx).await.expect("they wait");
+            sqlx::query(wait)
+                .bind(i64::try_from(ids.len()).expect("a count"))
+                .execute(&mut *tx)
+                .await
+                .expect("they wait");
         }
         let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM rows WHERE id IN (");
         let mut list = delete.separated(", ");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics; that is how it tells")]
 
+mod ahead;
 mod changing;
 mod recording;
 mod relaying;

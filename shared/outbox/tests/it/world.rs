@@ -40,11 +40,16 @@ pub(crate) enum Spoil {
 pub(crate) struct Spoiled {
     inner: Arc<dyn Producer>,
     pub(crate) by_key: Mutex<HashMap<String, Spoil>>,
+    /// What happens once, just when records are about to be sent.
+    pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 #[async_trait]
 impl Producer for Spoiled {
     async fn send(&self, records: Vec<Record>) -> Vec<Result<(), SendError>> {
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
         let spoiled: Vec<Option<Spoil>> = {
             let by_key = self.by_key.lock().unwrap();
             let mut seen = std::collections::HashSet::new();
@@ -93,13 +98,18 @@ impl World {
     pub(crate) async fn both() -> Vec<Self> {
         let mut worlds = Vec::new();
         for tables in Tables::both(tables).await {
-            let folder = tempfile::tempdir().unwrap();
-            let log = EmbeddedBroker::open(&folder.path().join("log.sqlite")).await.unwrap();
-            let producer = Arc::new(Spoiled { inner: log.producer(), by_key: Mutex::default() });
-            let now = Arc::new(Mutex::new("2026-06-01T00:00:00Z".parse().unwrap()));
-            worlds.push(Self { tables, producer, now, log, _folder: folder });
+            worlds.push(Self::of(tables).await);
         }
         worlds
+    }
+
+    pub(crate) async fn of(tables: Tables) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = EmbeddedBroker::open(&folder.path().join("log.sqlite")).await.unwrap();
+        let producer =
+            Arc::new(Spoiled { inner: log.producer(), by_key: Mutex::default(), meanwhile: Mutex::default() });
+        let now = Arc::new(Mutex::new("2026-06-01T00:00:00Z".parse().unwrap()));
+        Self { tables, producer, now, log, _folder: folder }
     }
 
     pub(crate) fn db(&self) -> &DatabaseConnection {
