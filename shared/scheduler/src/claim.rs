@@ -18,7 +18,6 @@ use crate::{
     kinds::{Claim, Held, Run},
     ledger::{Ending, Outcome, Wake},
     store::Store,
-    tick::roll_back,
     windows::Windows,
 };
 
@@ -87,7 +86,8 @@ struct Pass<'a> {
     until: Option<Instant>,
     handled: HashSet<Uuid>,
     behind: Behind,
-    aside: bool,
+    /// Whether rows of the job are set aside; not known before the first batch.
+    aside: Option<bool>,
     sum: Passed,
 }
 
@@ -102,13 +102,12 @@ impl<S: Store, R: Send + Sync + 'static> Body<S> for ClaimBody<S, R> {
     }
 
     async fn next_due(&self, env: &Env<S>) -> Result<Option<Instant>, JobError> {
-        let (mut tx, _) = env.begin(self.timeout).await?;
-        let due = match caught(self.job.next_due(&mut tx)).await {
+        // Dropped, not awaited: its end goes to the server by itself, and the answer need not wait for that.
+        let mut tx = env.store.begin_read().await?;
+        match caught(self.job.next_due(&mut tx)).await {
             Caught::Answer(answer) => answer,
             Caught::Panicked(text) => Err(JobError::Failed(text)),
-        };
-        roll_back(env, tx).await;
-        due
+        }
     }
 
     async fn attempt(&self, env: &Env<S>, run: Run, held: Held, watch: &Watch) -> Ended {
@@ -145,7 +144,7 @@ impl<'a> Pass<'a> {
             until,
             handled: HashSet::new(),
             behind: Behind::default(),
-            aside: false,
+            aside: None,
             sum: Passed::default(),
         }
     }
@@ -172,7 +171,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         let mut batches = 0;
         pass.handled.clear();
         pass.behind.go_on(None);
-        pass.aside = !env.store.failures(&self.name, None, 1).await.is_ok_and(|aside| aside.is_empty());
+        pass.aside = None;
         if let Some(end) = self.suspects(env, pass).await {
             return end;
         }
@@ -251,7 +250,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             }
             if let [id] = ids[..] {
                 pass.note(outcome, error.clone());
-                pass.aside = true;
+                pass.aside = Some(true);
                 if let Err(away) = env.store.set_aside(&pass.run.job, id, &error).await {
                     tracing::warn!(job = %pass.run.job, row = %id, error = %away, "could not set a bad row aside");
                     return Some(Swept::Empty);

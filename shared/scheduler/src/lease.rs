@@ -83,13 +83,12 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
     }
 
     async fn next_due(&self, env: &Env<S>) -> Result<Option<Instant>, JobError> {
-        let (mut tx, _) = env.begin(self.timeout).await?;
-        let due = match caught(self.job.next_due(&mut tx)).await {
+        // Dropped, not awaited: its end goes to the server by itself, and the answer need not wait for that.
+        let mut tx = env.store.begin_read().await?;
+        match caught(self.job.next_due(&mut tx)).await {
             Caught::Answer(answer) => answer,
             Caught::Panicked(text) => Err(JobError::Failed(text)),
-        };
-        roll_back(env, tx).await;
-        due
+        }
     }
 
     /// A tick of a Lease arms rows; they are asked about by due passes.

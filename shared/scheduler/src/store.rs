@@ -284,6 +284,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Begins a work transaction with server-side limits of at most `limit` a statement; with it the store's time.
     async fn begin(&self, limit: Duration) -> Result<(Self::Tx, Instant), StoreError>;
 
+    /// Begins a transaction in which a job reads when its next row falls due, under the limits of its connection. It is
+    /// dropped afterwards.
+    async fn begin_read(&self) -> Result<Self::Tx, StoreError>;
+
     /// Like [`Store::begin`], on the connections that jobs cannot use up: for renewals of row leases.
     async fn begin_control(&self, limit: Duration) -> Result<(Self::Tx, Instant), StoreError> {
         self.begin(limit).await

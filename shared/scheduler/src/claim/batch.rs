@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{BATCH, Batch, Book, ClaimBody, Pass, WRITER_TIME};
 use crate::{
-    Instant, JobError,
+    Instant, JobError, StoreError,
     body::{Caught, Env, Why, caught},
     kinds::Take,
     ledger::Outcome,
@@ -39,7 +39,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
     }
 
     async fn one(&self, env: &Env<S>, pass: &mut Pass<'_>, limit: u64, only: Option<Vec<Uuid>>) -> Batch {
-        let (mut tx, now) = match env.begin_in_turn(&self.name, self.timeout).await {
+        let (mut tx, now) = match self.begin(env, pass).await {
             Ok(begun) => begun,
             Err(error) if error.is_transient() => return Batch::Again(error.to_string()),
             Err(error) => return Batch::Bad(Vec::new(), Outcome::Failed, error.to_string()),
@@ -84,6 +84,19 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         self.write_down(env, pass, tx, ids, now, late.unwrap_or(0).max(0)).await
     }
 
+    /// Begins a batch; before the first it is asked whether rows are set aside, beside it where connections allow.
+    async fn begin(&self, env: &Env<S>, pass: &mut Pass<'_>) -> Result<(S::Tx, Instant), StoreError> {
+        let begun = env.begin_in_turn(&self.name, self.timeout);
+        if pass.aside.is_some() {
+            return begun.await;
+        }
+        let asked = env.store.failures(&self.name, None, 1);
+        let (aside, begun) =
+            if env.store.single_writer() { (asked.await, begun.await) } else { tokio::join!(asked, begun) };
+        pass.aside = Some(!aside.is_ok_and(|aside| aside.is_empty()));
+        begun
+    }
+
     /// The ledger and the commit of a batch that went well.
     async fn write_down(
         &self,
@@ -95,7 +108,11 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         lateness_ms: i64,
     ) -> Batch {
         let items = i64::try_from(ids.len()).unwrap_or(i64::MAX);
-        let cleared = if pass.aside { env.store.clear_failures(&mut tx, &pass.run.job, &ids).await } else { Ok(()) };
+        let cleared = if pass.aside == Some(true) {
+            env.store.clear_failures(&mut tx, &pass.run.job, &ids).await
+        } else {
+            Ok(())
+        };
         let written = match (cleared, pass.book) {
             (Err(error), _) => Err(error),
             (Ok(()), Book::Run(held)) => env.store.checkpoint(&mut tx, held, items, None).await,

@@ -210,11 +210,7 @@ impl SqlStore {
     /// BEGIN with server-side limits, and with a turn `of` a job if asked to.
     async fn open(&self, db: &DatabaseConnection, limit: Duration, of: Option<&str>) -> Result<Opened, StoreError> {
         let sqlite = self.backend() == DbBackend::Sqlite;
-        let options = TransactionOptions {
-            sqlite_transaction_mode: sqlite.then_some(sea_orm::SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let tx = db.begin_with_options(options).await?;
+        let tx = db.begin_with_options(options(sqlite)).await?;
         if sqlite {
             return Ok(Opened { tx, now: self.process_or_bound(), session: None, turn: true });
         }
@@ -254,6 +250,12 @@ impl SqlStore {
     pub async fn begin_request(&self, db: &DatabaseConnection) -> Result<SqlTx, StoreError> {
         self.begin_on(db.clone(), CONTROL_LIMIT, None).await.map(|(tx, ..)| tx)
     }
+}
+
+/// On SQLite a transaction is the writer at once: a deferred one fails where it should wait.
+fn options(sqlite: bool) -> TransactionOptions {
+    let sqlite_transaction_mode = sqlite.then_some(sea_orm::SqliteTransactionMode::Immediate);
+    TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() }
 }
 
 fn millis(limit: Duration) -> String {

@@ -216,6 +216,13 @@ impl Store for SimStore {
         Ok((tx, now))
     }
 
+    async fn begin_read(&self) -> Result<SimTx, StoreError> {
+        let after = self.world.before(self.replica).await?;
+        let tx = SimTx { inner: self.inner.begin_read().await?, broken: false, written: Vec::new() };
+        self.world.after(self.replica, after).await?;
+        Ok(tx)
+    }
+
     async fn commit(&self, tx: SimTx) -> Result<(), StoreError> {
         if tx.broken {
             return Err(StoreError::Unavailable("the transaction is broken".to_owned()));

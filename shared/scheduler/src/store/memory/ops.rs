@@ -231,6 +231,10 @@ impl Store for MemoryStore {
         Ok((tx, now))
     }
 
+    async fn begin_read(&self) -> Result<MemoryTx, StoreError> {
+        Ok(self.begin_tx())
+    }
+
     async fn commit(&self, tx: MemoryTx) -> Result<(), StoreError> {
         tx.commit()
     }

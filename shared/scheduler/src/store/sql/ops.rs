@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Ctl, SqlStore, SqlTx, effects, notify, uncancelled};
+use super::{Ctl, SqlStore, SqlTx, effects, notify, options, uncancelled};
 use crate::{
     Instant, StoreError,
     kinds::Held,
@@ -56,13 +56,11 @@ impl Store for SqlStore {
     }
 
     async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
-        let jobs = jobs.to_vec();
-        atomic!(self, (jobs), |ctl| ctl.schedules(jobs, false))
+        self.read_schedules(jobs).await
     }
 
     async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {
-        let job = job.to_owned();
-        atomic!(self, (job), |ctl| ctl.replicas(job))
+        self.read_replicas(job).await
     }
 
     async fn decide(&self, decisions: Vec<Decision>, owner: &str, lease: Duration) -> Result<Vec<Decided>, StoreError> {
@@ -76,13 +74,16 @@ impl Store for SqlStore {
     }
 
     async fn take_queued(&self, jobs: &[QueueOf], owner: &str, lease: Duration) -> Result<Vec<RunRow>, StoreError> {
+        // Mostly nothing waits, which costs one statement; what begins to wait just now is told by a hint.
+        if !self.is_queued(jobs).await? {
+            return Ok(Vec::new());
+        }
         let (jobs, owner) = (jobs.to_vec(), owner.to_owned());
         atomic!(self, (jobs, owner, lease), |ctl| ctl.take_queued(jobs, owner, *lease))
     }
 
     async fn running(&self, jobs: &[String]) -> Result<Vec<RunRow>, StoreError> {
-        let jobs = jobs.to_vec();
-        atomic!(self, (jobs), |ctl| ctl.running(jobs))
+        self.read_running(jobs).await
     }
 
     async fn recover(
@@ -186,6 +187,14 @@ impl Store for SqlStore {
 
     async fn begin(&self, limit: Duration) -> Result<(SqlTx, Instant), StoreError> {
         self.begin_on(self.work.clone(), limit, None).await.map(|(tx, now, _)| (tx, now))
+    }
+
+    async fn begin_read(&self) -> Result<SqlTx, StoreError> {
+        let (store, sqlite) = (self.clone(), self.backend() == DbBackend::Sqlite);
+        let now = self.process_or_bound();
+        let begin =
+            async move { store.in_time(async { Ok(store.work.begin_with_options(options(sqlite)).await?) }).await };
+        Ok(SqlTx { tx: uncancelled(begin).await?, now, session: None })
     }
 
     async fn begin_in_turn(&self, job: &str, limit: Duration) -> Result<(SqlTx, Instant, bool), StoreError> {

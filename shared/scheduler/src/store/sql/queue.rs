@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Ctl,
-    dialect::{id, time},
+    Ctl, SqlStore,
+    dialect::{Sql, id, time},
     rows,
 };
 use crate::{
@@ -109,12 +109,6 @@ impl Ctl {
         Ok(sql.run(&self.tx, &text).await? == 1)
     }
 
-    pub(super) async fn running(&self, jobs: &[String]) -> Result<Vec<RunRow>, StoreError> {
-        let mut sql = self.sql();
-        let text = format!("SELECT {} FROM job_runs WHERE state = 'running' AND job {}", rows::RUN, sql.words(jobs));
-        rows::each(&sql.all(&self.tx, &text).await?, rows::run)
-    }
-
     pub(super) async fn recover(
         &self,
         jobs: &[Recovery],
@@ -198,4 +192,21 @@ impl Ctl {
 fn dead(row: &RunRow, stale: &[(Held, i64)], now: Instant) -> bool {
     let seen = (Held { id: row.id, epoch: row.epoch }, row.beat);
     row.lease_until.is_none_or(|until| until < now) || stale.contains(&seen)
+}
+
+impl SqlStore {
+    pub(super) async fn read_running(&self, jobs: &[String]) -> Result<Vec<RunRow>, StoreError> {
+        let mut sql = Sql::new(self.backend());
+        let text = format!("SELECT {} FROM job_runs WHERE state = 'running' AND job {}", rows::RUN, sql.words(jobs));
+        rows::each(&self.read(sql, text).await?, rows::run)
+    }
+
+    /// Whether a run of these jobs waits, its time come or not.
+    pub(super) async fn is_queued(&self, jobs: &[QueueOf]) -> Result<bool, StoreError> {
+        let names: Vec<&str> = jobs.iter().map(|queue| queue.job.as_str()).collect();
+        let mut sql = Sql::new(self.backend());
+        let text =
+            format!("SELECT 1 AS one FROM job_runs WHERE state = 'queued' AND job {} LIMIT 1", sql.words(&names));
+        Ok(!self.read(sql, text).await?.is_empty())
+    }
 }

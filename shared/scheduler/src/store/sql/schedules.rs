@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    Ctl,
+    Ctl, SqlStore,
     dialect::{Sql, Type, stamp, time},
     rows,
 };
@@ -107,17 +107,8 @@ impl Ctl {
 
     pub(super) async fn schedules(&self, jobs: &[String], lock: bool) -> Result<Vec<ScheduleRow>, StoreError> {
         let mut sql = self.sql();
-        let wanted = if jobs.is_empty() { String::new() } else { format!("WHERE job {}", sql.words(jobs)) };
-        let lock = if lock && !sql.sqlite() { "FOR UPDATE" } else { "" };
-        let text = format!("SELECT * FROM job_schedules {wanted} ORDER BY job {lock}");
+        let text = schedules(&mut sql, jobs, lock);
         rows::each(&sql.all(&self.tx, &text).await?, rows::schedule)
-    }
-
-    pub(super) async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {
-        let mut sql = self.sql();
-        let job = sql.bind(job);
-        let text = format!("SELECT * FROM job_replicas WHERE job = {job} ORDER BY replica");
-        rows::each(&sql.all(&self.tx, &text).await?, rows::replica)
     }
 
     pub(super) async fn pause(&self, job: &str, pause: &Pause) -> Result<Option<ScheduleRow>, StoreError> {
@@ -169,4 +160,24 @@ impl Ctl {
         );
         Ok(sql.run(&self.tx, &text).await? == 1)
     }
+}
+
+impl SqlStore {
+    pub(super) async fn read_schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
+        let mut sql = Sql::new(self.backend());
+        let text = schedules(&mut sql, jobs, false);
+        rows::each(&self.read(sql, text).await?, rows::schedule)
+    }
+
+    pub(super) async fn read_replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {
+        let mut sql = Sql::new(self.backend());
+        let text = format!("SELECT * FROM job_replicas WHERE job = {} ORDER BY replica", sql.bind(job));
+        rows::each(&self.read(sql, text).await?, rows::replica)
+    }
+}
+
+fn schedules(sql: &mut Sql, jobs: &[String], lock: bool) -> String {
+    let wanted = if jobs.is_empty() { String::new() } else { format!("WHERE job {}", sql.words(jobs)) };
+    let lock = if lock && !sql.sqlite() { "FOR UPDATE" } else { "" };
+    format!("SELECT * FROM job_schedules {wanted} ORDER BY job {lock}")
 }
