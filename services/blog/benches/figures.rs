@@ -28,6 +28,8 @@ mod nudge;
 mod peers;
 #[path = "figures/rows.rs"]
 mod rows;
+#[path = "figures/soak.rs"]
+mod soak;
 #[path = "figures/table.rs"]
 mod table;
 
@@ -49,6 +51,8 @@ pub(crate) struct Size {
     pub(crate) samples: usize,
     /// Schedules in one process.
     pub(crate) schedules: &'static [usize],
+    /// How long an old snapshot is held.
+    pub(crate) soak: std::time::Duration,
 }
 
 const FULL: Size = Size {
@@ -58,9 +62,17 @@ const FULL: Size = Size {
     waiting: 1_000_000,
     samples: 200,
     schedules: &[1, 1_000, 10_000, 100_000, 1_000_000],
+    soak: std::time::Duration::from_secs(600),
 };
-const QUICK: Size =
-    Size { rounds: 1, due: 100_000, burst: 20_000, waiting: 20_000, samples: 40, schedules: &[1, 1_000, 10_000] };
+const QUICK: Size = Size {
+    rounds: 1,
+    due: 100_000,
+    burst: 20_000,
+    waiting: 20_000,
+    samples: 40,
+    schedules: &[1, 1_000, 10_000],
+    soak: std::time::Duration::from_secs(60),
+};
 
 /// The program that is measured.
 const BLOG: &str = env!("CARGO_BIN_EXE_blog");
@@ -90,6 +102,10 @@ fn main() {
             // Peers are asked only by name: they need their toolchains.
             if only.is_some_and(|only| only == "peers") {
                 peers::measure(&mut table, size).await;
+            }
+            // Minutes of one thing, also only by name.
+            if only.is_some_and(|only| only == "soak") {
+                soak::measure(&mut table, size).await;
             }
             if wanted("limits") {
                 limits::measure(&mut table).await;

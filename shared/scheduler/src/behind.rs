@@ -11,14 +11,29 @@ const FROM_BEGINNING: u32 = 10;
 /// Where the next batch of a pass begins.
 #[derive(Default)]
 pub(crate) struct Behind {
+    /// Where the beginning is.
+    start: Option<(Instant, Uuid)>,
     row: Option<(Instant, Uuid)>,
     batches: u32,
 }
 
 impl Behind {
-    /// The row behind which it begins; `None`: at the beginning.
+    /// The beginning is where the first due row was read, if that is known. What was dealt with by passes before lies in
+    /// front of it, and a server that must keep that for an old snapshot would read past all of it.
+    pub(crate) fn starting_at(first: Option<Instant>) -> Self {
+        // Just before it: rows that fall due at the same moment are none of those before.
+        let start = first.map(|first| (first - chrono::TimeDelta::microseconds(1), Uuid::max()));
+        Self { start, ..Self::default() }
+    }
+
+    /// The row behind which it begins; `None`: before all rows.
     pub(crate) fn row(&self) -> Option<(Instant, Uuid)> {
-        self.row
+        self.row.or(self.start)
+    }
+
+    /// Whether it begins at the beginning.
+    pub(crate) fn begins(&self) -> bool {
+        self.row.is_none()
     }
 
     /// After a batch that came to its limit with this row as its last; one that did not, or failed, has none.
@@ -30,6 +45,8 @@ impl Behind {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics; that is how it tells")]
+
     use super::*;
 
     #[test]
@@ -38,7 +55,7 @@ mod tests {
         let mut behind = Behind::default();
         let begins: Vec<bool> = (0..12)
             .map(|_| {
-                let begins = behind.row().is_none();
+                let begins = behind.begins();
                 behind.go_on(last);
                 begins
             })
@@ -47,5 +64,17 @@ mod tests {
         assert!(begins[0] && begins[11], "{begins:?}");
         behind.go_on(None);
         assert_eq!(behind.row(), None, "a batch that is not full is followed by one from the beginning");
+    }
+
+    #[test]
+    fn the_beginning_is_just_before_the_first_due_row_that_was_read() {
+        let first = Instant::UNIX_EPOCH;
+        let mut behind = Behind::starting_at(Some(first));
+        let (due, id) = behind.row().unwrap();
+        assert!(behind.begins() && due < first && (due, id) < (first, Uuid::nil()));
+        behind.go_on(Some((first, Uuid::nil())));
+        assert_eq!((behind.begins(), behind.row()), (false, Some((first, Uuid::nil()))));
+        behind.go_on(None);
+        assert_eq!((behind.begins(), behind.row()), (true, Some((due, id))));
     }
 }

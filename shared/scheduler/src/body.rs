@@ -202,6 +202,8 @@ pub(crate) struct Passed {
     pub(crate) error: Option<(Outcome, String)>,
     /// The store was away: try again after a back-off.
     pub(crate) transient: bool,
+    /// The due time behind which it would have gone on, when there is more.
+    pub(crate) last: Option<Instant>,
 }
 
 impl Passed {
@@ -236,8 +238,8 @@ pub(crate) trait Body<S: Store>: Send + Sync + 'static {
     /// One attempt of a run that is ours and running in the ledger. On the work runtime.
     async fn attempt(&self, env: &Env<S>, run: Run, held: Held, watch: &Watch) -> Ended;
 
-    /// A pass over due rows, woken by `wake`. On the work runtime.
-    async fn pass(&self, _env: &Env<S>, _wake: Wake, _watch: &Watch) -> Passed {
+    /// A pass over due rows, woken by `wake`, from the `first` of them where that is known. On the work runtime.
+    async fn pass(&self, _env: &Env<S>, _wake: Wake, _first: Option<Instant>, _watch: &Watch) -> Passed {
         Passed::default()
     }
 

@@ -127,10 +127,12 @@ impl<S: Store, R: Send + Sync + 'static> Body<S> for ClaimBody<S, R> {
         }
     }
 
-    async fn pass(&self, env: &Env<S>, wake: Wake, watch: &Watch) -> Passed {
+    async fn pass(&self, env: &Env<S>, wake: Wake, first: Option<Instant>, watch: &Watch) -> Passed {
         let run = Run::of_pass(&self.name, wake, env.clock.now(), watch.stop.clone());
         let mut pass = Pass::new(run, Book::Window(wake), watch, None);
+        pass.behind = Behind::starting_at(first);
         pass.sum.more = matches!(self.sweep(env, &mut pass).await, Swept::Batches);
+        pass.sum.last = pass.behind.row().map(|(due, _)| due).filter(|_| pass.sum.more);
         pass.sum
     }
 }
@@ -182,7 +184,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             let limit = self.batch_size(env);
             match self.watched(env, pass, limit, None).await {
                 // Nothing more behind the batches before; what they left, or what came meanwhile, is at the beginning.
-                Batch::Done { rows: 0, .. } if pass.behind.row().is_some() => pass.behind.go_on(None),
+                Batch::Done { rows: 0, .. } if !pass.behind.begins() => pass.behind.go_on(None),
                 Batch::Done { rows: 0, .. } => return Swept::Empty,
                 Batch::Done { .. } => batches += 1,
                 Batch::Bad(ids, outcome, error) => {

@@ -114,12 +114,12 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
         }
     }
 
-    async fn pass(&self, env: &Env<S>, wake: Wake, watch: &Watch) -> Passed {
+    async fn pass(&self, env: &Env<S>, wake: Wake, first: Option<Instant>, watch: &Watch) -> Passed {
         let run = Run::of_pass(&self.name, wake, env.clock.now(), watch.stop.clone());
         let mut asks = JoinSet::new();
         let mut sum = Passed::default();
         let began = env.clock.monotonic();
-        let (mut gathered, mut behind) = (Vec::new(), Behind::default());
+        let (mut gathered, mut behind) = (Vec::new(), Behind::starting_at(first));
         loop {
             let stopping = watch.why() != Why::Nothing;
             let free = self.job.slots().saturating_sub(asks.len());

@@ -292,6 +292,11 @@ fn lease(done: Arc<AtomicU64>) -> Job<SqlStore> {
     Job::lease("ask", "", settings(), Ask { done })
 }
 
+/// Rows a second that one replica deals with by `Claim`.
+pub(crate) async fn capacity(size: Size) -> f64 {
+    burned(size.due, 1, claim).await.rate
+}
+
 /// Our own figures in the rounds of the peers, and the limit they have in common.
 pub(crate) async fn beside_peers(table: &mut Table, size: Size) {
     let limit = plain(size.due, 4, Plain::Delete).await.rate;

@@ -11,6 +11,11 @@ pub(crate) const DEBOUNCE: Duration = Duration::from_millis(2);
 /// Due rows that others have locked: look again after this, doubling to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// After a read that took longer than this, a pass that ends with more to do is followed by one that goes on behind it, so
+/// that reading takes no more than a tenth of the time. (An old snapshot may keep the server from clearing away what was
+/// dealt with, and each read goes past all of it.)
+const SLOW: Duration = Duration::from_millis(20);
+const PART: u32 = 10;
 /// How late rows that no hint announced must be to count as rescued by the sweep.
 const RESCUED_MS: i64 = 1_000;
 
@@ -28,6 +33,8 @@ pub(crate) struct DueState {
     read_at: Option<Duration>,
     /// The last read began at this monotonic moment.
     last_read: Option<Duration>,
+    /// When the last read was answered, and how long it took.
+    answered: Option<(Duration, Duration)>,
     /// Pass not before this monotonic moment.
     not_before: Option<Duration>,
     reading: bool,
@@ -65,6 +72,11 @@ impl DueState {
         if !self.reading && !self.passing {
             self.read_at.get_or_insert(monotonic);
         }
+    }
+
+    /// A read was answered at this moment.
+    pub(crate) fn answered(&mut self, monotonic: Duration) {
+        self.answered = self.last_read.map(|began| (monotonic, monotonic.saturating_sub(began)));
     }
 
     /// The next due time was read. Whether it is worth telling other replicas.
@@ -112,6 +124,12 @@ impl DueState {
             self.wake = Some(wake);
             self.not_before = None;
             self.backoff = None;
+            let slow = self.answered.filter(|(_, took)| *took > SLOW);
+            if slow.is_some_and(|(at, took)| monotonic < at + took * PART) {
+                self.next = passed.last;
+                self.foreseen = false;
+                self.again = false;
+            }
         }
         if wake == Wake::Due && passed.lateness_ms >= RESCUED_MS { passed.items } else { 0 }
     }
@@ -127,6 +145,14 @@ impl DueState {
         if self.reading || self.passing {
             return None;
         }
+        // Before any read: hints that come faster than reads are answered would otherwise keep it from ever passing.
+        let due = self.next.is_some_and(|due| due <= now) && self.not_before.is_none_or(|at| at <= monotonic);
+        if enabled && due {
+            self.next = None;
+            self.passing = true;
+            let hinted = self.wake.take().filter(|_| !self.foreseen);
+            return Some(Do::Pass(hinted.unwrap_or(Wake::Due)));
+        }
         if std::mem::take(&mut self.again) {
             self.read_at.get_or_insert(monotonic);
         }
@@ -135,13 +161,6 @@ impl DueState {
             self.last_read = Some(monotonic);
             self.reading = true;
             return Some(Do::Read { hinted: std::mem::take(&mut self.hinted) });
-        }
-        let due = self.next.is_some_and(|due| due <= now) && self.not_before.is_none_or(|at| at <= monotonic);
-        if enabled && due {
-            self.next = None;
-            self.passing = true;
-            let hinted = self.wake.take().filter(|_| !self.foreseen);
-            return Some(Do::Pass(hinted.unwrap_or(Wake::Due)));
         }
         None
     }

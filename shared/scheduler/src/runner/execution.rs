@@ -18,6 +18,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
+    Instant,
     body::{Backoff, Ended, Env, Kind, Passed, Watch, Why},
     job::Entry,
     kinds::{Held, LEASE, Run},
@@ -308,7 +309,7 @@ impl<S: Store> Executions<S> {
     }
 
     /// Begins a pass over due rows.
-    pub(crate) fn pass(self: &Arc<Self>, job: usize, wake: Wake) {
+    pub(crate) fn pass(self: &Arc<Self>, job: usize, wake: Wake, first: Option<Instant>) {
         let this = Arc::clone(self);
         self.tracker.spawn(async move {
             let entry = &this.jobs[job];
@@ -319,7 +320,7 @@ impl<S: Store> Executions<S> {
             let attempt = {
                 let (env, body, watch) = (Arc::clone(&this.env), Arc::clone(&entry.body), Arc::clone(&watch));
                 let work = async move {
-                    let _gone = slot.send(body.pass(&env, wake, &watch).await);
+                    let _gone = slot.send(body.pass(&env, wake, first, &watch).await);
                     Ended::Asked
                 };
                 this.env.work.spawn(work.instrument(span.clone()))

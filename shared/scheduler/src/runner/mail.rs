@@ -17,10 +17,18 @@ use crate::{
     store::{Nudge, Store, sql::notify::EVERY_JOB},
 };
 
+/// When a job's next row falls due.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Next {
+    pub(crate) at: Option<Instant>,
+    /// The due time of the first of its rows; not known while some are set aside, which are older than their next try.
+    pub(crate) first: Option<Instant>,
+}
+
 /// A result of one of the dispatcher's own tasks; bounded by how many there are.
 pub(crate) enum Mail {
     /// When the job's next row falls due.
-    Due { job: usize, due: Result<Option<Instant>, JobError>, hinted: bool },
+    Due { job: usize, due: Result<Next, JobError>, hinted: bool },
     /// A pass is over.
     Passed { job: usize, wake: Wake, passed: Passed },
     /// A run is over.

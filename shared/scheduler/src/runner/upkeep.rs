@@ -5,12 +5,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 use crate::{
-    Instant, JobError,
+    JobError,
     body::{Body, Env, Why},
     job::Entry,
     kinds::{Held, LEASE, RENEW_EVERY},
     ledger::{RunRow, RunState},
-    runner::Executions,
+    runner::{Executions, mail::Next},
     store::{Retention, Store},
 };
 
@@ -130,11 +130,7 @@ const READ: Duration = Duration::from_secs(10);
 
 /// When the job's next row falls due, those that were set aside at their next try. A database that does not answer is
 /// not waited for.
-pub(crate) async fn read_due<S: Store>(
-    env: &Env<S>,
-    body: &dyn Body<S>,
-    job: &str,
-) -> Result<Option<Instant>, JobError> {
+pub(crate) async fn read_due<S: Store>(env: &Env<S>, body: &dyn Body<S>, job: &str) -> Result<Next, JobError> {
     let mut read = std::pin::pin!(async { tokio::join!(body.next_due(env), env.store.next_failure(job)) });
     let (due, retry) = tokio::select! {
         biased;
@@ -144,5 +140,6 @@ pub(crate) async fn read_due<S: Store>(
             return Err(JobError::Transient(format!("no answer within {READ:?}")));
         }
     };
-    Ok([due?, retry?].into_iter().flatten().min())
+    let (due, retry) = (due?, retry?);
+    Ok(Next { at: [due, retry].into_iter().flatten().min(), first: due.filter(|_| retry.is_none()) })
 }

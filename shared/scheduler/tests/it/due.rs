@@ -139,6 +139,39 @@ async fn a_pass_whose_batches_go_on_behind_each_other_looks_from_the_beginning_b
 }
 
 #[tokio::test]
+async fn a_pass_begins_at_the_first_due_row_and_reads_nothing_of_what_was_dealt_with_before_it() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal::default();
+    let replica = Replica::start(&store, &clock, [deal(&job)]);
+    let first = clock.now() + TimeDelta::seconds(2);
+    due_in(&store, &clock, 2, 3);
+    replica.running.handle().changed();
+    replica.pass(3).await;
+    assert_eq!(store.rows(ROWS).iter().filter(|row| row.due_at.is_some()).count(), 0);
+    let begins = job.behind.lock().unwrap().first().copied().flatten().map(|(due, _)| first - due);
+    assert_eq!(begins, Some(TimeDelta::microseconds(1)));
+}
+
+#[tokio::test]
+async fn a_row_whose_next_try_has_come_is_dealt_with_though_the_first_that_was_read_falls_due_later() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal::default();
+    let bad = due_in(&store, &clock, 1, 1)[0];
+    job.poison.lock().unwrap().push(bad);
+    let replica = Replica::start(&store, &clock, [deal(&job)]);
+    replica.pass(2).await;
+    assert_eq!(replica.running.handle().failures("deal", None, 10).await.unwrap().len(), 1);
+    job.poison.lock().unwrap().clear();
+    due_in(&store, &clock, 100, 1);
+    replica.running.handle().changed();
+    replica.pass(31).await;
+    let left = store.rows(ROWS).into_iter().filter(|row| row.id == bad && row.due_at.is_some()).count();
+    assert_eq!(left, 0, "its next try was after 30 s");
+}
+
+#[tokio::test]
 async fn a_paused_job_leaves_due_rows_alone_and_resuming_makes_a_pass_at_once() {
     let clock = clock();
     let (store, _keep) = memory(&clock);

@@ -78,6 +78,9 @@ impl<T: Send> Tick<T> for Told {
     }
 }
 
+/// A row's place among those that are due.
+type Place = (Instant, Uuid);
+
 /// Moves rows out of being due; some are poison.
 #[derive(Clone, Default)]
 pub(crate) struct Deal {
@@ -87,6 +90,8 @@ pub(crate) struct Deal {
     pub(crate) acts: Arc<AtomicUsize>,
     /// Leaves the rows due, which is a mistake.
     pub(crate) forgets: bool,
+    /// Behind which row each batch was taken.
+    pub(crate) behind: Arc<Mutex<Vec<Option<Place>>>>,
 }
 
 #[async_trait]
@@ -102,6 +107,7 @@ impl Claim<MemoryTx> for Deal {
     }
 
     async fn take(&self, tx: &mut MemoryTx, take: &Take) -> Result<Vec<DueRow>, JobError> {
+        self.behind.lock().unwrap().push(take.after);
         Ok(ROWS.take(tx, take))
     }
 

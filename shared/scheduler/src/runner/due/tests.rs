@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{DEBOUNCE, Do, DueState};
-use crate::Instant;
+use crate::{Instant, body::Passed, ledger::Wake};
 
 const NOW: Instant = Instant::UNIX_EPOCH;
 
@@ -41,4 +41,39 @@ fn hints_that_come_soon_after_a_read_are_gathered_into_one_more() {
     }
     assert!(reads(&mut state, DEBOUNCE));
     assert_eq!(state.wake_at(NOW, DEBOUNCE, true), None, "one read for all of them");
+}
+
+#[test]
+fn hints_that_come_faster_than_reads_are_answered_keep_no_pass_from_beginning() {
+    let mut state = DueState::default();
+    state.hint(at(0), true);
+    assert_eq!(state.act(NOW, at(0), true), Some(Do::Read { hinted: true }));
+    // A read that takes long: another hint comes meanwhile.
+    state.hint(at(50_000), true);
+    state.read(Some(NOW), NOW, true);
+    assert_eq!(state.act(NOW, at(140_000), true), Some(Do::Pass(Wake::Hint)));
+    state.hint(at(150_000), true);
+    assert_eq!(state.act(NOW, at(150_000), true), None, "while it passes");
+    state.passed(at(160_000), Wake::Hint, &Passed { items: 1, ..Passed::default() });
+    assert_eq!(state.act(NOW, at(160_000), true), Some(Do::Read { hinted: true }), "what the hints told of");
+}
+
+/// Reads something due, which takes so long; passes for ten milliseconds; whether it passes again before it reads.
+fn passes_again(read_millis: u64) -> bool {
+    let read = Duration::from_millis(read_millis);
+    let mut state = DueState::default();
+    state.hint(at(0), true);
+    assert_eq!(state.act(NOW, at(0), true), Some(Do::Read { hinted: true }));
+    state.answered(read);
+    state.read(Some(NOW), NOW, true);
+    assert_eq!(state.act(NOW, read, true), Some(Do::Pass(Wake::Hint)));
+    let (ended, more) = (read + at(10_000), Passed { items: 1, more: true, last: Some(NOW), ..Passed::default() });
+    state.passed(ended, Wake::Hint, &more);
+    state.act(NOW, ended, true) == Some(Do::Pass(Wake::Hint))
+}
+
+#[test]
+fn a_pass_with_more_to_do_is_read_after_unless_reading_would_take_most_of_the_time() {
+    assert!(!passes_again(1), "a read is cheap");
+    assert!(passes_again(100), "a read goes past much that an old snapshot keeps");
 }
