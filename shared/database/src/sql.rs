@@ -80,8 +80,7 @@ impl Sql {
     /// `NOT IN (…)` over whole numbers. A subquery: PostgreSQL hashes it, and compares with each of an array.
     pub fn no_number(&mut self, numbers: &[i64]) -> String {
         if self.sqlite() {
-            let name = self.bind(json!(numbers).to_string());
-            return format!("NOT IN (SELECT value FROM json_each({name}))");
+            return format!("NOT {}", self.numbers(numbers));
         }
         format!("NOT IN (SELECT unnest({}))", self.bind(numbers.to_vec()))
     }

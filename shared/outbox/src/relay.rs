@@ -51,6 +51,7 @@ pub struct Relay {
     leased_until: DateTime<Utc>,
     blocked: Blocked,
     topics_made: bool,
+    /// Read while those before them were sent.
     ahead: Option<Vec<OutboxRow>>,
 }
 

@@ -155,6 +155,11 @@ fn no_source_file_is_dead() {
 }
 
 #[test]
+fn nothing_that_a_patch_leaves_behind_lies_about() {
+    none(&["orig", "rej"].iter().flat_map(|left| files(left)).map(|(name, _)| name).collect::<Vec<_>>());
+}
+
+#[test]
 fn no_name_says_nothing() {
     let empty = ["common", "utils", "util", "core", "helpers", "helper", "misc", "types"];
     let says_nothing = |name: &str| name.split('/').any(|part| empty.contains(&part.trim_end_matches(".rs")));

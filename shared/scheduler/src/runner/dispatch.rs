@@ -51,8 +51,6 @@ struct State {
     /// At this moment its next instant did not lie too far ahead; nor does it at any later one.
     sound: Option<Instant>,
     due: DueState,
-    /// The due time of its first row, as it was last read.
-    first: Option<Instant>,
 }
 
 pub(crate) struct Dispatcher<S: Store> {
@@ -166,7 +164,6 @@ impl<S: Store> Dispatcher<S> {
             match letter {
                 Mail::Due { job, due, hinted } => self.due_read(job, due, hinted),
                 Mail::Passed { job, wake, passed } => {
-                    self.states[job].first = passed.last;
                     let rescued = self.states[job].due.passed(self.env.clock.monotonic(), wake, &passed);
                     metrics::rescued(&self.env.service, &self.jobs[job].name, rescued);
                     self.chain_hints(job, passed.items);
@@ -212,11 +209,10 @@ impl<S: Store> Dispatcher<S> {
         let (now, monotonic) = (self.env.clock.now(), self.env.clock.monotonic());
         self.states[job].due.answered(monotonic);
         match due {
-            Ok(Next { at: due, first }) => {
-                self.states[job].first = first;
-                if self.states[job].due.read(due, now, hinted) {
+            Ok(next) => {
+                if self.states[job].due.read(next, now, hinted) {
                     let (job, by) = (self.jobs[job].name.clone(), self.env.replica.clone());
-                    let (env, nudge) = (Arc::clone(&self.env), Nudge { job, due, by });
+                    let (env, nudge) = (Arc::clone(&self.env), Nudge { job, due: next.at, by });
                     self.tracker.spawn(async move {
                         if let Err(error) = env.store.nudge(&nudge).await {
                             tracing::debug!(job = %nudge.job, %error, "other replicas were not told; they look every 5 s");
@@ -238,7 +234,7 @@ impl<S: Store> Dispatcher<S> {
             let passes = self.passes(job);
             match self.states[job].due.act(now, monotonic, passes) {
                 None => {}
-                Some(Do::Pass(wake)) => self.executions.pass(job, wake, self.states[job].first.take()),
+                Some(Do::Pass { wake, first }) => self.executions.pass(job, wake, first),
                 Some(Do::Read { hinted }) => {
                     let (env, body, mail) =
                         (Arc::clone(&self.env), Arc::clone(&self.jobs[job].body), self.mail.clone());

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::{Instant, ledger::Wake};
+use crate::{Instant, ledger::Wake, runner::mail::Next};
 
 /// A hint is followed at once, but the next due time is read no more often than this: what comes meanwhile is gathered.
 pub(crate) const DEBOUNCE: Duration = Duration::from_millis(2);
@@ -15,7 +15,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// that reading takes no more than a tenth of the time. (An old snapshot may keep the server from clearing away what was
 /// dealt with, and each read goes past all of it.)
 const SLOW: Duration = Duration::from_millis(20);
-const PART: u32 = 10;
+/// Reading is one part of so many.
+const PARTS: u32 = 10;
 /// How late rows that no hint announced must be to count as rescued by the sweep.
 const RESCUED_MS: i64 = 1_000;
 
@@ -25,6 +26,8 @@ const RESCUED_MS: i64 = 1_000;
 pub(crate) struct DueState {
     /// When the next row falls due.
     next: Option<Instant>,
+    /// Where a pass begins, if that is known.
+    first: Option<Instant>,
     /// `next` lay ahead when it was read, so its time wakes the pass, whatever hints come meanwhile.
     foreseen: bool,
     /// What will have woken the pass.
@@ -51,7 +54,7 @@ pub(crate) struct DueState {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Do {
     Read { hinted: bool },
-    Pass(Wake),
+    Pass { wake: Wake, first: Option<Instant> },
 }
 
 impl DueState {
@@ -80,9 +83,11 @@ impl DueState {
     }
 
     /// The next due time was read. Whether it is worth telling other replicas.
-    pub(crate) fn read(&mut self, due: Option<Instant>, now: Instant, hinted: bool) -> bool {
+    pub(crate) fn read(&mut self, next: Next, now: Instant, hinted: bool) -> bool {
+        let due = next.at;
         self.reading = false;
         self.next = due;
+        self.first = next.first;
         self.foreseen = due.is_some_and(|due| due > now);
         if self.foreseen || due.is_none() {
             self.wake = None;
@@ -125,10 +130,10 @@ impl DueState {
             self.not_before = None;
             self.backoff = None;
             let slow = self.answered.filter(|(_, took)| *took > SLOW);
-            if slow.is_some_and(|(at, took)| monotonic < at + took * PART) {
+            if slow.is_some_and(|(at, took)| monotonic < at + took * PARTS) {
                 self.next = passed.last;
+                self.first = passed.last;
                 self.foreseen = false;
-                self.again = false;
             }
         }
         if wake == Wake::Due && passed.lateness_ms >= RESCUED_MS { passed.items } else { 0 }
@@ -151,7 +156,7 @@ impl DueState {
             self.next = None;
             self.passing = true;
             let hinted = self.wake.take().filter(|_| !self.foreseen);
-            return Some(Do::Pass(hinted.unwrap_or(Wake::Due)));
+            return Some(Do::Pass { wake: hinted.unwrap_or(Wake::Due), first: self.first.take() });
         }
         if std::mem::take(&mut self.again) {
             self.read_at.get_or_insert(monotonic);

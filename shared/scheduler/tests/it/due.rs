@@ -166,7 +166,9 @@ async fn a_row_whose_next_try_has_come_is_dealt_with_though_the_first_that_was_r
     job.poison.lock().unwrap().clear();
     due_in(&store, &clock, 100, 1);
     replica.running.handle().changed();
+    job.behind.lock().unwrap().clear();
     replica.pass(31).await;
+    assert_eq!(job.behind.lock().unwrap().first(), Some(&None), "from before all rows");
     let left = store.rows(ROWS).into_iter().filter(|row| row.id == bad && row.due_at.is_some()).count();
     assert_eq!(left, 0, "its next try was after 30 s");
 }

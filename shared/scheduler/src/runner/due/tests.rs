@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::{DEBOUNCE, Do, DueState};
-use crate::{Instant, body::Passed, ledger::Wake};
+use crate::{Instant, body::Passed, ledger::Wake, runner::mail::Next};
 
 const NOW: Instant = Instant::UNIX_EPOCH;
+const DUE: Next = Next { at: Some(NOW), first: Some(NOW) };
+const PASS: Do = Do::Pass { wake: Wake::Hint, first: Some(NOW) };
 
 fn at(micros: u64) -> Duration {
     Duration::from_micros(micros)
@@ -14,7 +16,7 @@ fn at(micros: u64) -> Duration {
 fn reads(state: &mut DueState, monotonic: Duration) -> bool {
     let reads = state.act(NOW, monotonic, true) == Some(Do::Read { hinted: true });
     if reads {
-        state.read(None, NOW, true);
+        state.read(Next::default(), NOW, true);
     }
     reads
 }
@@ -50,8 +52,8 @@ fn hints_that_come_faster_than_reads_are_answered_keep_no_pass_from_beginning() 
     assert_eq!(state.act(NOW, at(0), true), Some(Do::Read { hinted: true }));
     // A read that takes long: another hint comes meanwhile.
     state.hint(at(50_000), true);
-    state.read(Some(NOW), NOW, true);
-    assert_eq!(state.act(NOW, at(140_000), true), Some(Do::Pass(Wake::Hint)));
+    state.read(DUE, NOW, true);
+    assert_eq!(state.act(NOW, at(140_000), true), Some(PASS));
     state.hint(at(150_000), true);
     assert_eq!(state.act(NOW, at(150_000), true), None, "while it passes");
     state.passed(at(160_000), Wake::Hint, &Passed { items: 1, ..Passed::default() });
@@ -65,11 +67,11 @@ fn passes_again(read_millis: u64) -> bool {
     state.hint(at(0), true);
     assert_eq!(state.act(NOW, at(0), true), Some(Do::Read { hinted: true }));
     state.answered(read);
-    state.read(Some(NOW), NOW, true);
-    assert_eq!(state.act(NOW, read, true), Some(Do::Pass(Wake::Hint)));
+    state.read(DUE, NOW, true);
+    assert_eq!(state.act(NOW, read, true), Some(PASS));
     let (ended, more) = (read + at(10_000), Passed { items: 1, more: true, last: Some(NOW), ..Passed::default() });
     state.passed(ended, Wake::Hint, &more);
-    state.act(NOW, ended, true) == Some(Do::Pass(Wake::Hint))
+    state.act(NOW, ended, true) == Some(PASS)
 }
 
 #[test]
