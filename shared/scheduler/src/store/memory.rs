@@ -20,8 +20,9 @@ pub use self::{
     table::{DueRow, DueTable},
 };
 use crate::{
-    Instant, StoreError,
+    Instant,
     clock::Clock,
+    kinds::Held,
     ledger::{FailureRow, Outcome, ReplicaRow, RunRow, RunState, ScheduleRow},
     store::Nudge,
 };
@@ -46,7 +47,8 @@ struct Stored {
 #[derive(Default)]
 struct State {
     schedules: HashMap<String, ScheduleRow>,
-    runs: BTreeMap<Uuid, Stored>,
+    /// Each in a box of its own: a run is large, and a map moves what it holds.
+    runs: HashMap<Uuid, Box<Stored>>,
     of_job: HashMap<String, Runs>,
     replicas: BTreeMap<(String, String), ReplicaRow>,
     failures: BTreeMap<(String, Uuid), FailureRow>,
@@ -69,18 +71,38 @@ struct Runs {
     good: Sorted<(Instant, Uuid)>,
 }
 
+/// Where a run stands among the others of its job.
+#[derive(Clone, Copy)]
+struct Standing {
+    open: bool,
+    /// The instant it stands for, if it succeeded.
+    good: Option<Instant>,
+}
+
+impl Standing {
+    fn of(row: &RunRow) -> Self {
+        let good = row.nominal_at.filter(|_| row.outcome == Some(Outcome::Succeeded));
+        Self { open: row.state != RunState::Done, good }
+    }
+}
+
 impl Runs {
-    /// Follows a run that was one row and is another. Most changes leave what leads to it as it is.
+    /// Follows a run that was one row and is another.
     fn follow(&mut self, id: Uuid, was: Option<&RunRow>, is: Option<&RunRow>) {
-        let open = |row: &RunRow| (row.state != RunState::Done).then_some(id);
-        let good = |row: &RunRow| good(row).map(|nominal| (nominal, id));
         self.all.follow(was.map(|_| id), is.map(|_| id));
-        self.open.follow(was.and_then(open), is.and_then(open));
-        self.good.follow(was.and_then(good), is.and_then(good));
+        self.stand(id, was.map(Standing::of), is.map(Standing::of));
         if was.map(|row| &row.run_key) != is.map(|row| &row.run_key) {
             let key = |row: &RunRow| (row.run_key.clone(), id);
             self.by_key.follow(was.map(key), is.map(key));
         }
+    }
+
+    /// Follows a run that stands elsewhere now.
+    fn stand(&mut self, id: Uuid, was: Option<Standing>, is: Option<Standing>) {
+        let open = |standing: Standing| standing.open.then_some(id);
+        let good = |standing: Standing| standing.good.map(|nominal| (nominal, id));
+        self.open.follow(was.and_then(open), is.and_then(open));
+        self.good.follow(was.and_then(good), is.and_then(good));
     }
 
     /// The run with this key.
@@ -115,39 +137,42 @@ impl<T: Ord> Sorted<T> {
     }
 }
 
-/// The instant that a run which succeeded stands for.
-fn good(row: &RunRow) -> Option<Instant> {
-    row.nominal_at.filter(|_| row.outcome == Some(Outcome::Succeeded))
-}
-
 impl State {
-    /// Puts a run, or takes it away, and what leads to it; what was there before.
-    fn place(&mut self, id: Uuid, stored: Option<Stored>) -> Option<Stored> {
-        let Self { runs, of_job, .. } = self;
-        let was = match stored {
-            Some(stored) => runs.insert(id, stored),
-            None => runs.remove(&id),
-        };
-        let (was_row, is_row) = (was.as_ref().map(|stored| &stored.row), runs.get(&id).map(|stored| &stored.row));
-        if let Some(RunRow { job, .. }) = is_row.or(was_row) {
-            if !of_job.contains_key(job) {
-                of_job.insert(job.clone(), Runs::default());
-            }
-            if let Some(runs) = of_job.get_mut(job) {
-                runs.follow(id, was_row, is_row);
+    /// Puts a run and what leads to it. Where few runs of a job are kept, the oldest that is done goes when one comes.
+    fn put(&mut self, stored: Box<Stored>) {
+        let Self { runs, of_job, keep, .. } = self;
+        if !of_job.contains_key(&stored.row.job) {
+            of_job.insert(stored.row.job.clone(), Runs::default());
+        }
+        let (id, Some(of)) = (stored.row.id, of_job.get_mut(&stored.row.job)) else { return };
+        let was = runs.get(&id);
+        let new = was.is_none();
+        of.follow(id, was.map(|was| &was.row), Some(&stored.row));
+        runs.insert(id, stored);
+        if new && keep.is_some_and(|keep| of.all.0.len() > keep) {
+            let done = of.all.0.iter().find(|run| !of.open.0.contains(run)).copied();
+            if let Some((id, gone)) = done.and_then(|id| runs.remove_entry(&id)) {
+                of.follow(id, Some(&gone.row), None);
             }
         }
-        was
+    }
+
+    /// Takes a run away, and what leads to it.
+    fn remove(&mut self, id: Uuid) {
+        let Some(gone) = self.runs.remove(&id) else { return };
+        if let Some(of) = self.of_job.get_mut(&gone.row.job) {
+            of.follow(id, Some(&gone.row), None);
+        }
     }
 
     /// The runs of a job, oldest id first.
     fn runs_of(&self, job: &str) -> impl DoubleEndedIterator<Item = &Stored> {
-        self.of_job.get(job).into_iter().flat_map(|runs| &runs.all.0).filter_map(|id| self.runs.get(id))
+        self.of_job.get(job).into_iter().flat_map(|runs| &runs.all.0).filter_map(|id| Some(&**self.runs.get(id)?))
     }
 
     /// Those that wait or run.
     fn open_of(&self, job: &str) -> impl Iterator<Item = &Stored> {
-        self.of_job.get(job).into_iter().flat_map(|runs| &runs.open.0).filter_map(|id| self.runs.get(id))
+        self.of_job.get(job).into_iter().flat_map(|runs| &runs.open.0).filter_map(|id| Some(&**self.runs.get(id)?))
     }
 }
 
@@ -155,18 +180,9 @@ fn open(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a write replaced, for rolling back.
-enum Undo {
-    Schedule(String, Option<Box<ScheduleRow>>),
-    Run(Uuid, Option<Box<Stored>>),
-    Failure((String, Uuid), Option<FailureRow>),
-    Row(String, Uuid, Option<DueRow>),
-}
-
-/// One atomic operation: it has the store to itself. Dropping it takes its writes back.
+/// One atomic operation: it has the store to itself.
 struct Locked<'a> {
     state: MutexGuard<'a, State>,
-    undo: Vec<Undo>,
     now: Instant,
 }
 
@@ -192,111 +208,52 @@ impl MemoryStore {
         Locked::new(open(&self.state), now)
     }
 
-    /// One atomic operation: all of it, or (on an error) nothing.
-    fn atomically<T>(&self, work: impl FnOnce(&mut Locked<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut locked = self.lock();
-        let done = work(&mut locked)?;
-        locked.keep();
-        Ok(done)
+    /// One atomic operation.
+    fn atomically<T>(&self, work: impl FnOnce(&mut Locked<'_>) -> T) -> T {
+        work(&mut self.lock())
     }
 }
 
 impl<'a> Locked<'a> {
     fn new(state: MutexGuard<'a, State>, now: Instant) -> Self {
-        Self { state, undo: Vec::new(), now }
-    }
-
-    /// Makes the writes last.
-    fn keep(mut self) {
-        self.undo.clear();
+        Self { state, now }
     }
 
     fn put_row(&mut self, table: String, row: DueRow) {
-        let id = row.id;
-        let old = self.state.tables.entry(table.clone()).or_default().insert(id, row);
-        self.undo.push(Undo::Row(table, id, old));
+        self.state.tables.entry(table).or_default().insert(row.id, row);
     }
 
     fn put_schedule(&mut self, row: ScheduleRow) {
-        let key = row.job.clone();
-        let old = self.state.schedules.insert(key.clone(), row);
-        self.undo.push(Undo::Schedule(key, old.map(Box::new)));
+        self.state.schedules.insert(row.job.clone(), row);
     }
 
     fn put_run(&mut self, stored: Stored) {
-        let id = stored.row.id;
-        let job = stored.row.job.clone();
-        let old = self.state.place(id, Some(stored));
-        let new = old.is_none();
-        self.undo.push(Undo::Run(id, old.map(Box::new)));
-        if new {
-            self.forget(&job);
-        }
-    }
-
-    /// Where few runs of a job are kept, the oldest that is done goes when one comes.
-    fn forget(&mut self, job: &str) {
-        let Some(keep) = self.state.keep else { return };
-        let runs = self.state.of_job.get(job).filter(|runs| runs.all.0.len() > keep);
-        let oldest = runs.and_then(|runs| runs.all.0.iter().find(|run| !runs.open.0.contains(run)));
-        if let Some(oldest) = oldest.copied() {
-            self.remove_run(oldest);
-        }
-    }
-
-    fn remove_run(&mut self, id: Uuid) {
-        let old = self.state.place(id, None);
-        self.undo.push(Undo::Run(id, old.map(Box::new)));
+        self.state.put(Box::new(stored));
     }
 
     fn put_failure(&mut self, row: FailureRow) {
-        let key = (row.job.clone(), row.row_id);
-        let old = self.state.failures.insert(key.clone(), row);
-        self.undo.push(Undo::Failure(key, old));
+        self.state.failures.insert((row.job.clone(), row.row_id), row);
     }
 
-    fn remove_failure(&mut self, job: &str, row_id: Uuid) {
-        let key = (job.to_owned(), row_id);
-        let old = self.state.failures.remove(&key);
-        self.undo.push(Undo::Failure(key, old));
+    /// Whether the run is running, and still its holder's.
+    fn holds(&self, held: Held) -> bool {
+        let stored = self.state.runs.get(&held.id);
+        stored.is_some_and(|stored| stored.row.epoch == held.epoch && stored.row.state == RunState::Running)
     }
 
-    /// Changes a run if its epoch is still the holder's and it is running. False: fenced.
-    fn change(&mut self, held: crate::kinds::Held, change: impl FnOnce(&mut RunRow)) -> bool {
-        let Some(stored) = self.state.runs.get(&held.id) else { return false };
-        if stored.row.epoch != held.epoch || stored.row.state != RunState::Running {
+    /// Changes a run, but neither its id nor its key, if its holder still holds it. False: fenced.
+    fn change(&mut self, held: Held, change: impl FnOnce(&mut RunRow)) -> bool {
+        if !self.holds(held) {
             return false;
         }
-        let mut stored = stored.clone();
+        let State { runs, of_job, .. } = &mut *self.state;
+        let Some(stored) = runs.get_mut(&held.id) else { return false };
+        let was = Standing::of(&stored.row);
         change(&mut stored.row);
-        self.put_run(stored);
+        if let Some(runs) = of_job.get_mut(&stored.row.job) {
+            runs.stand(held.id, Some(was), Some(Standing::of(&stored.row)));
+        }
         true
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        fn put_back(schedules: &mut HashMap<String, ScheduleRow>, job: String, old: Option<Box<ScheduleRow>>) {
-            match old {
-                Some(old) => drop(schedules.insert(job, *old)),
-                None => drop(schedules.remove(&job)),
-            }
-        }
-        fn restore<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, old: Option<V>) {
-            match old {
-                Some(old) => drop(map.insert(key, old)),
-                None => drop(map.remove(&key)),
-            }
-        }
-        while let Some(undo) = self.undo.pop() {
-            let state = &mut *self.state;
-            match undo {
-                Undo::Schedule(key, old) => put_back(&mut state.schedules, key, old),
-                Undo::Run(key, old) => drop(state.place(key, old.map(|old| *old))),
-                Undo::Failure(key, old) => restore(&mut state.failures, key, old),
-                Undo::Row(table, key, old) => restore(state.tables.entry(table).or_default(), key, old),
-            }
-        }
     }
 }
 

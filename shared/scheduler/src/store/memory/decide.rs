@@ -14,30 +14,28 @@ use crate::{
 
 impl Locked<'_> {
     pub(super) fn decide(&mut self, decision: Decision, owner: &str, lease: Duration) -> Decided {
-        let job = decision.job.clone();
-        let mut decided = Decided { job: job.clone(), won: false, started: Vec::new(), disturbed: Vec::new() };
-        let Some(row) = self.state.schedules.get(&job) else { return decided };
-        if row.epoch != decision.seen_epoch || row.pause.is_some() {
-            return decided;
-        }
-        let mut row = row.clone();
+        let Decision { job, seen_epoch, next_at, stamp_start, ledger, starts, overlap, .. } = decision;
+        let now = self.now;
+        let current = self.state.schedules.get_mut(&job).filter(|row| row.epoch == seen_epoch && row.pause.is_none());
+        let Some(row) = current else {
+            return Decided { job, won: false, started: Vec::new(), disturbed: Vec::new() };
+        };
         row.epoch += 1;
-        row.next_at = decision.next_at;
-        if decision.stamp_start {
-            row.last_start_at = Some(self.now);
+        row.next_at = next_at;
+        if stamp_start {
+            row.last_start_at = Some(now);
         }
         let epoch = row.epoch;
-        self.put_schedule(row);
-        decided.won = true;
-        for new in decision.ledger {
+        for new in ledger {
             if let Some(row) = self.new_row(&job, new) {
                 self.put_run(Stored { row, exclusive: true });
             }
         }
-        for new in decision.starts {
-            self.start(&job, new, decision.overlap, epoch, (owner, lease), &mut decided);
+        let (mut started, mut disturbed) = (Vec::new(), Vec::new());
+        for new in starts {
+            self.start(&job, new, overlap, epoch, (owner, lease), (&mut started, &mut disturbed));
         }
-        decided
+        Decided { job, won: true, started, disturbed }
     }
 
     /// Whether the key is taken.
@@ -73,7 +71,7 @@ impl Locked<'_> {
         overlap: Overlap,
         epoch: i64,
         (owner, lease): (&str, Duration),
-        decided: &mut Decided,
+        (started, disturbed): (&mut Vec<RunRow>, &mut Vec<Held>),
     ) {
         let exclusive = overlap != Overlap::AllowAll;
         let Some(mut row) = self.new_row(job, new) else { return };
@@ -88,12 +86,12 @@ impl Locked<'_> {
             }
             (Some(_), Overlap::BufferOne | Overlap::BufferAll) => {}
             (Some(mut other), Overlap::CancelOther) => {
-                decided.disturbed.push(Held { id: other.id, epoch: other.epoch });
+                disturbed.push(Held { id: other.id, epoch: other.epoch });
                 other.cancel_at = Some(self.now);
                 self.put_run(Stored { row: other, exclusive });
             }
             (Some(mut other), Overlap::TerminateOther) => {
-                decided.disturbed.push(Held { id: other.id, epoch: other.epoch });
+                disturbed.push(Held { id: other.id, epoch: other.epoch });
                 other.epoch += 1;
                 rules::end(&mut other, &Ending::because(Outcome::Terminated, "a newer run took its place"), self.now);
                 self.put_run(Stored { row: other, exclusive });
@@ -101,7 +99,7 @@ impl Locked<'_> {
             }
         }
         if row.state == RunState::Running {
-            decided.started.push(row.clone());
+            started.push(row.clone());
         }
         self.put_run(Stored { row, exclusive });
     }
@@ -139,7 +137,7 @@ impl Locked<'_> {
             if self.now - since < rules::delta(KEY_REMEMBERED) {
                 return Enqueued::Existing(row);
             }
-            let mut old = stored.clone();
+            let mut old = Stored::clone(stored);
             old.row.run_key = format!("{}:{}", old.row.run_key, old.row.id);
             self.put_run(old);
         }

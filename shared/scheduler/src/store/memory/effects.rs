@@ -12,7 +12,7 @@ use super::{DueRow, Locked, State, Stored, open};
 use crate::{
     Instant, StoreError,
     kinds::Held,
-    ledger::{Ending, RunState},
+    ledger::Ending,
     store::{Window, rules},
 };
 
@@ -23,6 +23,16 @@ pub(super) enum Effect {
     Wait(Held, i64, Value, Instant),
     Window(Window),
     Clear(String, Vec<Uuid>),
+}
+
+impl Effect {
+    /// Whose run it is about, if it is about one.
+    fn held(&self) -> Option<Held> {
+        match self {
+            Self::End(held, _) | Self::Checkpoint(held, ..) | Self::Wait(held, ..) => Some(*held),
+            Self::Window(_) | Self::Clear(..) => None,
+        }
+    }
 }
 
 /// A row this transaction writes: as it was, and as it will be.
@@ -56,15 +66,7 @@ impl MemoryTx {
 
     /// Puts an effect into the transaction. False: its run is not ours any more.
     pub(super) fn later(&mut self, effect: Effect) -> bool {
-        let held = match &effect {
-            Effect::End(held, _) | Effect::Checkpoint(held, ..) | Effect::Wait(held, ..) => Some(*held),
-            Effect::Window(_) | Effect::Clear(..) => None,
-        };
-        let ours = held.is_none_or(|held| {
-            let state = open(&self.state);
-            let stored = state.runs.get(&held.id);
-            stored.is_some_and(|stored| stored.row.epoch == held.epoch && stored.row.state == RunState::Running)
-        });
+        let ours = effect.held().is_none_or(|held| Locked::new(open(&self.state), self.now).holds(held));
         if ours {
             self.effects.push(effect);
         }
@@ -121,25 +123,25 @@ impl MemoryTx {
         self.rows.insert(key, Written { before, after });
     }
 
-    /// Makes all writes last, or none.
+    /// Makes all writes last, or none: it looks whether they may before the first.
     pub(super) fn commit(mut self) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.state);
         let mut locked = Locked::new(open(&shared), self.now);
-        let conflict = || StoreError::Unavailable("what the transaction wrote was changed by another".to_owned());
-        for ((table, id), written) in std::mem::take(&mut self.rows) {
-            let now = locked.state.tables.get(&table).and_then(|rows| rows.get(&id));
-            let lease = |row: &DueRow| (row.lease_epoch, row.lease_owner.clone());
-            if now.map(lease) != written.before.as_ref().map(lease) {
-                return Err(conflict());
-            }
+        let lease = |row: &DueRow| (row.lease_epoch, row.lease_owner.clone());
+        let same = |((table, id), written): (&(String, Uuid), &Written)| {
+            let now = locked.state.tables.get(table).and_then(|rows| rows.get(id));
+            now.map(lease) == written.before.as_ref().map(lease)
+        };
+        let mut held = self.effects.iter().filter_map(Effect::held);
+        if !(self.rows.iter().all(same) && held.all(|held| locked.holds(held))) {
+            return Err(StoreError::Unavailable("what the transaction wrote was changed by another".to_owned()));
+        }
+        for ((table, _), written) in std::mem::take(&mut self.rows) {
             locked.put_row(table, written.after);
         }
         for effect in std::mem::take(&mut self.effects) {
-            if !locked.apply(effect) {
-                return Err(conflict());
-            }
+            locked.apply(effect);
         }
-        locked.keep();
         Ok(())
     }
 }
@@ -151,32 +153,33 @@ impl Drop for MemoryTx {
 }
 
 impl Locked<'_> {
-    /// False: the run is not its holder's any more.
-    fn apply(&mut self, effect: Effect) -> bool {
+    fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::End(held, ending) => self.end(held, &ending),
-            Effect::Checkpoint(held, items, cursor) => self.change(held, |row| {
-                row.items += items;
-                row.passes += 1;
-                if cursor.is_some() {
-                    row.cursor = cursor;
-                }
-            }),
-            Effect::Wait(held, items, cursor, until) => self.change(held, |row| {
-                row.items += items;
-                row.passes += 1;
-                row.cursor = Some(cursor);
-                rules::wait(row, until);
-            }),
-            Effect::Window(window) => {
-                self.window(&window);
-                true
+            Effect::End(held, ending) => {
+                self.end(held, &ending);
             }
+            Effect::Checkpoint(held, items, cursor) => {
+                self.change(held, |row| {
+                    row.items += items;
+                    row.passes += 1;
+                    if cursor.is_some() {
+                        row.cursor = cursor;
+                    }
+                });
+            }
+            Effect::Wait(held, items, cursor, until) => {
+                self.change(held, |row| {
+                    row.items += items;
+                    row.passes += 1;
+                    row.cursor = Some(cursor);
+                    rules::wait(row, until);
+                });
+            }
+            Effect::Window(window) => self.window(&window),
             Effect::Clear(job, rows) => {
                 for row in rows {
-                    self.remove_failure(&job, row);
+                    self.state.failures.remove(&(job.clone(), row));
                 }
-                true
             }
         }
     }
@@ -189,7 +192,8 @@ impl Locked<'_> {
     fn window(&mut self, window: &Window) {
         let now = self.now;
         let ending = Ending::succeeded(0);
-        let mut stored = self.state.runs.get(&window.run).cloned().unwrap_or_else(|| {
+        let stored = self.state.runs.get(&window.run).map(|stored| Stored::clone(stored));
+        let mut stored = stored.unwrap_or_else(|| {
             let new = window.new_run();
             let mut row = rules::row(&window.job, new, now);
             row.queued_at = None;

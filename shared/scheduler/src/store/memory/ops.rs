@@ -28,11 +28,11 @@ impl Store for MemoryStore {
     }
 
     async fn announce(&self, replica: &str, jobs: &[Announcement]) -> Result<Vec<ScheduleRow>, StoreError> {
-        self.atomically(|tx| {
+        Ok(self.atomically(|tx| {
             let rows = jobs.iter().filter_map(|said| tx.announce(replica, said)).collect();
             tx.forget_replicas();
-            Ok(rows)
-        })
+            rows
+        }))
     }
 
     async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
@@ -52,15 +52,17 @@ impl Store for MemoryStore {
     }
 
     async fn decide(&self, decisions: Vec<Decision>, owner: &str, lease: Duration) -> Result<Vec<Decided>, StoreError> {
-        self.atomically(|tx| Ok(decisions.into_iter().map(|decision| tx.decide(decision, owner, lease)).collect()))
+        // Each is atomic; the runs that go on meanwhile need not wait for all of them.
+        let decide = |decision| self.atomically(|tx| tx.decide(decision, owner, lease));
+        Ok(decisions.into_iter().map(decide).collect())
     }
 
     async fn enqueue(&self, job: &str, run: NewRun, limit: u64) -> Result<Enqueued, StoreError> {
-        self.atomically(|tx| Ok(tx.enqueue(job, run, limit)))
+        Ok(self.atomically(|tx| tx.enqueue(job, run, limit)))
     }
 
     async fn take_queued(&self, jobs: &[QueueOf], owner: &str, lease: Duration) -> Result<Vec<RunRow>, StoreError> {
-        self.atomically(|tx| Ok(jobs.iter().flat_map(|queue| tx.take_queued(queue, owner, lease)).collect()))
+        Ok(self.atomically(|tx| jobs.iter().flat_map(|queue| tx.take_queued(queue, owner, lease)).collect()))
     }
 
     async fn running(&self, jobs: &[String]) -> Result<Vec<RunRow>, StoreError> {
@@ -76,17 +78,17 @@ impl Store for MemoryStore {
         owner: &str,
         lease: Duration,
     ) -> Result<Recovered, StoreError> {
-        self.atomically(|tx| {
+        Ok(self.atomically(|tx| {
             let mut recovered = Recovered::default();
             for recovery in jobs {
                 tx.recover(recovery, stale, owner, lease, &mut recovered);
             }
-            Ok(recovered)
-        })
+            recovered
+        }))
     }
 
     async fn renew(&self, held: &[Held], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        self.atomically(|tx| {
+        Ok(self.atomically(|tx| {
             let until = tx.now + rules::delta(lease);
             let renew = |held: &Held| {
                 let mut cancel = false;
@@ -97,51 +99,43 @@ impl Store for MemoryStore {
                 });
                 Renewal { held: *held, alive, cancel }
             };
-            Ok(held.iter().map(renew).collect())
-        })
+            held.iter().map(renew).collect()
+        }))
     }
 
     async fn finish(&self, held: Held, ending: &Ending) -> Result<bool, StoreError> {
-        self.atomically(|tx| Ok(tx.end(held, ending)))
+        Ok(self.atomically(|tx| tx.end(held, ending)))
     }
 
     async fn note(&self, job: &str, run: Uuid, outcome: Outcome) -> Result<(), StoreError> {
-        self.atomically(|tx| {
-            tx.note(job, run, outcome);
-            Ok(())
-        })
+        self.atomically(|tx| tx.note(job, run, outcome));
+        Ok(())
     }
 
     async fn release(&self, held: Held) -> Result<bool, StoreError> {
-        self.atomically(|tx| {
+        Ok(self.atomically(|tx| {
             let now = tx.now;
-            Ok(tx.change(held, |row| rules::release(row, now)))
-        })
+            tx.change(held, |row| rules::release(row, now))
+        }))
     }
 
     async fn fenced(&self, held: Held) -> Result<(), StoreError> {
-        self.atomically(|tx| {
-            if let Some(mut stored) = tx.state.runs.get(&held.id).cloned()
-                && rules::fence(&mut stored.row, held)
-            {
-                tx.put_run(stored);
-            }
-            Ok(())
-        })
+        self.atomically(|tx| tx.state.runs.get_mut(&held.id).map(|stored| rules::fence(&mut stored.row, held)));
+        Ok(())
     }
 
     async fn pause(&self, job: &str, pause: &Pause) -> Result<Option<ScheduleRow>, StoreError> {
-        self.atomically(|tx| {
-            let Some(mut row) = tx.state.schedules.get(job).cloned() else { return Ok(None) };
+        Ok(self.atomically(|tx| {
+            let mut row = tx.state.schedules.get(job).cloned()?;
             row.pause = Some(pause.clone());
             row.epoch += 1;
             tx.put_schedule(row.clone());
-            Ok(Some(row))
-        })
+            Some(row)
+        }))
     }
 
     async fn resume(&self, job: &str, resume: &Resume) -> Result<bool, StoreError> {
-        self.atomically(|tx| Ok(tx.resume(job, resume)))
+        Ok(self.atomically(|tx| tx.resume(job, resume)))
     }
 
     async fn set_override(
@@ -151,16 +145,16 @@ impl Store for MemoryStore {
         overrides: Option<Value>,
         next: (Instant, Option<Instant>),
     ) -> Result<bool, StoreError> {
-        self.atomically(|tx| {
+        Ok(self.atomically(|tx| {
             let Some(mut row) = tx.state.schedules.get(job).filter(|row| row.epoch == seen_epoch).cloned() else {
-                return Ok(false);
+                return false;
             };
             row.epoch += 1;
             row.overrides = overrides;
             (row.anchor_at, row.next_at) = next;
             tx.put_schedule(row);
-            Ok(true)
-        })
+            true
+        }))
     }
 
     async fn run(&self, id: Uuid) -> Result<Option<RunRow>, StoreError> {
@@ -190,12 +184,12 @@ impl Store for MemoryStore {
     }
 
     async fn set_aside(&self, job: &str, row_id: Uuid, error: &str) -> Result<FailureRow, StoreError> {
-        self.atomically(|tx| {
+        Ok(self.atomically(|tx| {
             let before = tx.state.failures.get(&(job.to_owned(), row_id)).cloned();
             let row = rules::set_aside(before, job, row_id, error, tx.now);
             tx.put_failure(row.clone());
-            Ok(row)
-        })
+            row
+        }))
     }
 
     async fn failures(&self, job: &str, after: Option<Uuid>, limit: u64) -> Result<Vec<FailureRow>, StoreError> {
@@ -206,13 +200,13 @@ impl Store for MemoryStore {
     }
 
     async fn retry_failure(&self, job: &str, row_id: Uuid) -> Result<bool, StoreError> {
-        self.atomically(|tx| {
-            let Some(mut row) = tx.state.failures.get(&(job.to_owned(), row_id)).cloned() else { return Ok(false) };
+        Ok(self.atomically(|tx| {
+            let Some(mut row) = tx.state.failures.get(&(job.to_owned(), row_id)).cloned() else { return false };
             row.given_up_at = None;
             row.next_attempt_at = Some(tx.now);
             tx.put_failure(row);
-            Ok(true)
-        })
+            true
+        }))
     }
 
     async fn next_failure(&self, job: &str) -> Result<Option<Instant>, StoreError> {
@@ -222,7 +216,7 @@ impl Store for MemoryStore {
     }
 
     async fn prune(&self, job: &str, keep: Retention) -> Result<u64, StoreError> {
-        self.atomically(|tx| Ok(tx.prune(job, keep)))
+        Ok(self.atomically(|tx| tx.prune(job, keep)))
     }
 
     async fn begin(&self, _limit: Duration) -> Result<(MemoryTx, Instant), StoreError> {
@@ -296,8 +290,8 @@ impl Store for MemoryStore {
             row.queued_at = None;
             rules::end(&mut row, ending, now);
             tx.put_run(Stored { row, exclusive: false });
-            Ok(())
-        })
+        });
+        Ok(())
     }
 
     async fn nudge(&self, nudge: &Nudge) -> Result<(), StoreError> {

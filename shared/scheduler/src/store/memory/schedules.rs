@@ -63,12 +63,12 @@ impl Locked<'_> {
     }
 
     pub(super) fn note(&mut self, job: &str, run: Uuid, outcome: Outcome) {
-        let Some(mut row) = self.state.schedules.get(job).cloned() else { return };
+        let now = self.now;
+        let Some(row) = self.state.schedules.get_mut(job) else { return };
         row.last_run_id = Some(run);
         if outcome == Outcome::Succeeded {
-            row.last_success_at = Some(self.now);
+            row.last_success_at = Some(now);
         }
-        self.put_schedule(row);
     }
 
     pub(super) fn prune(&mut self, job: &str, keep: Retention) -> u64 {
@@ -90,24 +90,21 @@ impl Locked<'_> {
         gone.truncate(batch);
         let newest = gone.iter().filter_map(|(_, at)| *at).max();
         for (id, _) in &gone {
-            self.remove_run(*id);
+            self.state.remove(*id);
         }
-        if let (Some(newest), Some(mut row)) = (newest, self.state.schedules.get(job).cloned()) {
+        if let (Some(newest), Some(row)) = (newest, self.state.schedules.get_mut(job)) {
             row.ledger_from = row.ledger_from.max(newest);
-            self.put_schedule(row);
         }
         gone.len() as u64
     }
 
     pub(super) fn resume(&mut self, job: &str, resume: &Resume) -> bool {
-        let Some(mut row) = self.state.schedules.get(job).cloned() else { return false };
-        if row.epoch != resume.seen_epoch {
+        let Some(row) = self.state.schedules.get_mut(job).filter(|row| row.epoch == resume.seen_epoch) else {
             return false;
-        }
+        };
         row.epoch += 1;
         row.pause = None;
         row.next_at = resume.next_at;
-        self.put_schedule(row);
         let now = self.now;
         for new in resume.ledger.iter().chain(&resume.queued) {
             if !self.known(job, &new.run_key) {

@@ -35,9 +35,7 @@ pub struct DueTable(pub &'static str);
 impl MemoryStore {
     /// Puts a row, outside any transaction.
     pub fn put(&self, table: DueTable, row: DueRow) {
-        let mut locked = self.lock();
-        locked.put_row(table.0.to_owned(), row);
-        locked.keep();
+        self.lock().put_row(table.0.to_owned(), row);
     }
 
     /// All rows of a table, by id.
