@@ -43,7 +43,7 @@ pub enum Kind {
 pub(crate) struct Env<S> {
     pub(crate) store: S,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) service: String,
+    pub(crate) service: Arc<str>,
     pub(crate) replica: String,
     pub(crate) ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
     pub(crate) work: tokio::runtime::Handle,

@@ -2,7 +2,7 @@
 
 mod view;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ pub use self::view::{JobView, PauseView, Replicas, RunView, ScheduleView};
 use crate::{
     Instant, StoreError,
     body::{Env, Kind},
-    job::Entry,
+    job::{Entry, Index},
     ledger::{FailureRow, NewRun, Outcome, Pause, RunRow, ScheduleRow, Wake},
     policy::{self, Planned, ResumeFrom, Why},
     runner::{Executions, Hints, mail},
@@ -54,7 +54,7 @@ pub enum Refused {
 pub(crate) struct Control<S: Store> {
     pub(crate) env: Arc<Env<S>>,
     pub(crate) jobs: Arc<Vec<Entry<S>>>,
-    pub(crate) index: HashMap<String, usize>,
+    pub(crate) index: Index,
     pub(crate) hints: Arc<Hints>,
     pub(crate) executions: Arc<Executions<S>>,
 }
@@ -201,7 +201,7 @@ impl<S: Store> Handle<S> {
 impl<S: Store> Control<S> {
     async fn row(&self, job: usize) -> Result<ScheduleRow, Refused> {
         let name = &self.jobs[job].name;
-        let rows = self.env.store.schedules(std::slice::from_ref(name)).await?;
+        let rows = self.env.store.schedules(&[name.to_string()]).await?;
         rows.into_iter()
             .next()
             .ok_or_else(|| StoreError::Unavailable(format!("job {name:?} has not announced itself yet")).into())
@@ -210,7 +210,7 @@ impl<S: Store> Control<S> {
     /// Tells this process and the others that the job's row or queue changed.
     async fn tell(&self, job: usize) {
         self.hints.give(job, mail::LOOK | mail::CHANGED);
-        let (job, by) = (self.jobs[job].name.clone(), self.env.replica.clone());
+        let (job, by) = (self.jobs[job].name.to_string(), self.env.replica.clone());
         let nudge = Nudge { job, due: None, by };
         if let Err(error) = self.env.store.nudge(&nudge).await {
             tracing::debug!(job = %nudge.job, %error, "other replicas were not told; they look every 5 s");
@@ -318,7 +318,7 @@ impl<S: Store> Control<S> {
     }
 
     async fn view(&self, job: usize) -> Result<JobView, Refused> {
-        self.views(Some(job)).await?.pop().ok_or_else(|| Refused::UnknownJob(self.jobs[job].name.clone()))
+        self.views(Some(job)).await?.pop().ok_or_else(|| Refused::UnknownJob(self.jobs[job].name.to_string()))
     }
 
     /// The jobs as operators see them, all or one.
@@ -327,16 +327,16 @@ impl<S: Store> Control<S> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<String> = wanted.iter().map(|job| self.jobs[*job].name.clone()).collect();
+        let names: Vec<String> = wanted.iter().map(|job| self.jobs[*job].name.to_string()).collect();
         let rows = self.env.store.schedules(&names).await?;
         let running = self.env.store.running(&names).await?;
         let mut views = Vec::with_capacity(wanted.len());
         for job in wanted {
             let entry = &self.jobs[job];
-            let row = rows.iter().find(|row| row.job == entry.name);
+            let row = rows.iter().find(|row| *row.job == *entry.name);
             let last = self.last_runs(&entry.name).await?;
             let replicas = Replicas::of(&self.live(&entry.name).await?);
-            let running: Vec<&RunRow> = running.iter().filter(|run| run.job == entry.name).collect();
+            let running: Vec<&RunRow> = running.iter().filter(|run| *run.job == *entry.name).collect();
             views.push(JobView::new(&self.env.service, entry, row, &running, last, replicas));
         }
         Ok(views)

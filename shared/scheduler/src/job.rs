@@ -1,6 +1,6 @@
 //! A job as the wiring gives it to the scheduler: name, settings, and the kind that is its promise.
 
-use std::{marker::PhantomData, sync::Arc, time::Duration};
+use std::{collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
 
 use crate::{
     body::{Body, Kind},
@@ -88,9 +88,12 @@ impl<S: Store> Job<S> {
     }
 }
 
+/// Where a job is among the others, by its name.
+pub(crate) type Index = Arc<HashMap<Arc<str>, usize>>;
+
 /// A job inside the runner.
 pub(crate) struct Entry<S: Store> {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) description: String,
     pub(crate) settings: JobSettings,
     pub(crate) timeout: Duration,

@@ -1,8 +1,8 @@
 //! What the runner counts. Names are the platform's; labels are `service` and `job`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::{
     Instant,
@@ -31,29 +31,43 @@ pub fn describe() {
     describe_gauge!("scheduler_stuck_runs", "Runs that do not react to their timeout");
 }
 
-pub(crate) fn ended(service: &str, job: &str, wake: Wake, outcome: Outcome, took: Duration, items: i64, now: Instant) {
-    let labels = [("service", service.to_owned()), ("job", job.to_owned())];
-    counter!("background_job_executions_total", "service" => service.to_owned(), "job" => job.to_owned(),
+/// A name as a label: shared, not copied, for a run has many.
+fn label(name: &Arc<str>) -> SharedString {
+    SharedString::from_shared(Arc::clone(name))
+}
+
+pub(crate) fn ended(
+    service: &Arc<str>,
+    job: &Arc<str>,
+    wake: Wake,
+    outcome: Outcome,
+    took: Duration,
+    items: i64,
+    now: Instant,
+) {
+    counter!("background_job_executions_total", "service" => label(service), "job" => label(job),
         "outcome" => outcome.as_str(), "wake" => wake.as_str())
     .increment(1);
     if matches!(outcome, Outcome::Failed | Outcome::TimedOut | Outcome::Panicked) {
-        counter!("background_job_failures_total", &labels).increment(1);
+        counter!("background_job_failures_total", "service" => label(service), "job" => label(job)).increment(1);
     }
     if outcome == Outcome::Succeeded {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-        gauge!("background_job_last_success_timestamp_seconds", &labels).set(now.timestamp_millis() as f64 / 1000.0);
+        gauge!("background_job_last_success_timestamp_seconds", "service" => label(service), "job" => label(job))
+            .set(now.timestamp_millis() as f64 / 1000.0);
     }
-    histogram!("background_job_duration_seconds", &labels).record(took.as_secs_f64());
-    counter!("background_job_items_total", &labels).increment(u64::try_from(items).unwrap_or(0));
+    histogram!("background_job_duration_seconds", "service" => label(service), "job" => label(job))
+        .record(took.as_secs_f64());
+    counter!("background_job_items_total", "service" => label(service), "job" => label(job))
+        .increment(u64::try_from(items).unwrap_or(0));
 }
 
-pub(crate) fn running(service: &str, job: &str, change: f64) {
-    gauge!("background_jobs_running", "service" => service.to_owned(), "job" => job.to_owned()).increment(change);
+pub(crate) fn running(service: &Arc<str>, job: &Arc<str>, change: f64) {
+    gauge!("background_jobs_running", "service" => label(service), "job" => label(job)).increment(change);
 }
 
-pub(crate) fn fire_lateness(service: &str, job: &str, ms: i64) {
-    histogram!("scheduler_fire_lateness_seconds", "service" => service.to_owned(), "job" => job.to_owned())
-        .record(seconds(ms));
+pub(crate) fn fire_lateness(service: &Arc<str>, job: &Arc<str>, ms: i64) {
+    histogram!("scheduler_fire_lateness_seconds", "service" => label(service), "job" => label(job)).record(seconds(ms));
 }
 
 pub(crate) fn due_lateness(service: &str, job: &str, ms: i64) {

@@ -6,7 +6,7 @@ mod execution;
 pub(crate) mod mail;
 mod upkeep;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,7 +17,7 @@ use crate::{
     body::{Body, Env},
     clock::Clock,
     control::{Control, Handle},
-    job::{Entry, Job, Scope},
+    job::{Entry, Index, Job, Scope},
     runner::dispatch::Dispatcher,
     store::{Store, memory::MemoryStore},
 };
@@ -29,7 +29,7 @@ const LOCAL_RUNS_OF_ALL: usize = 20_000;
 
 /// The jobs of one service, ready to be started.
 pub struct Scheduler<S: Store> {
-    service: String,
+    service: Arc<str>,
     replica: String,
     store: S,
     clock: Arc<dyn Clock>,
@@ -46,7 +46,7 @@ impl<S: Store> Scheduler<S> {
     pub fn new(service: &str, store: S, clock: Arc<dyn Clock>) -> Self {
         let id = Uuid::now_v7().simple().to_string();
         Self {
-            service: service.to_owned(),
+            service: service.into(),
             replica: format!("{service}-{}-{}", std::process::id(), &id[24..]),
             store,
             clock,
@@ -119,10 +119,10 @@ impl<S: Store> Scheduler<S> {
         for job in self.jobs {
             let Job { name, description, settings, timeout, scope } = job;
             match scope {
-                Scope::Cluster(body) => cluster.push(Entry { name, description, settings, timeout, body }),
+                Scope::Cluster(body) => cluster.push(Entry { name: name.into(), description, settings, timeout, body }),
                 Scope::Replica(body) => {
                     let body: Arc<dyn Body<MemoryStore>> = body;
-                    local.push(Entry { name, description, settings, timeout, body });
+                    local.push(Entry { name: name.into(), description, settings, timeout, body });
                 }
             }
         }
@@ -149,7 +149,7 @@ impl<S: Store> Scheduler<S> {
 
 /// What the loops of the cluster's jobs and of this replica's jobs share.
 struct Shared {
-    service: String,
+    service: Arc<str>,
     replica: String,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Fn() -> Uuid + Send + Sync>,
@@ -167,7 +167,7 @@ impl Shared {
         let env = Arc::new(Env {
             store,
             clock: Arc::clone(&self.clock),
-            service: self.service.clone(),
+            service: Arc::clone(&self.service),
             replica: self.replica.clone(),
             ids: Arc::clone(&self.ids),
             on_effect: Arc::clone(&self.on_effect),
@@ -176,7 +176,7 @@ impl Shared {
             stop: self.stop.clone(),
             give_back: self.give_back.clone(),
         });
-        let index: HashMap<String, usize> = jobs.iter().enumerate().map(|(at, job)| (job.name.clone(), at)).collect();
+        let index: Index = Arc::new(jobs.iter().enumerate().map(|(at, job)| (Arc::clone(&job.name), at)).collect());
         let jobs = Arc::new(jobs);
         let hints = Arc::new(Hints::new(jobs.len()));
         let (mail, inbox) = mpsc::unbounded_channel();
@@ -190,15 +190,15 @@ impl Shared {
         let control = Arc::new(Control {
             env: Arc::clone(&env),
             jobs: Arc::clone(&jobs),
-            index: index.clone(),
+            index: Arc::clone(&index),
             hints: Arc::clone(&hints),
             executions: Arc::clone(&executions),
         });
         if !jobs.is_empty() {
-            self.tracker.spawn(mail::listen(Arc::clone(&env), index, Arc::clone(&hints), self.hints));
+            self.tracker.spawn(mail::listen(Arc::clone(&env), Arc::clone(&index), Arc::clone(&hints), self.hints));
             self.tracker.spawn(upkeep::renewals(Arc::clone(&env), Arc::clone(&jobs), Arc::clone(&executions)));
             let dispatcher =
-                Dispatcher::new(env, jobs, hints, executions, mail, inbox, self.tracker.clone(), self.hints);
+                Dispatcher::new(env, jobs, index, hints, executions, mail, inbox, self.tracker.clone(), self.hints);
             self.tracker.spawn(dispatcher.run());
         }
         control

@@ -123,7 +123,7 @@ impl JobView {
         let anywhere = entry.settings.enabled || !replicas.enabled.starts_with("0/");
         Self {
             service: service.to_owned(),
-            name: entry.name.clone(),
+            name: entry.name.to_string(),
             description: entry.description.clone(),
             kind: entry.kind(),
             scope: if entry.kind() == Kind::Local { "replica" } else { "cluster" },

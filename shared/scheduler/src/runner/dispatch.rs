@@ -4,11 +4,7 @@ mod fire;
 mod start;
 mod sweep;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -16,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Instant, JobError,
     body::Env,
-    job::Entry,
+    job::{Entry, Index},
     kinds::LEASE,
     ledger::ScheduleRow,
     metrics, policy,
@@ -62,7 +58,7 @@ pub(crate) struct Dispatcher<S: Store> {
     inbox: mpsc::UnboundedReceiver<Mail>,
     tracker: TaskTracker,
     hints_on: bool,
-    index: HashMap<String, usize>,
+    index: Index,
     states: Vec<State>,
     fires: BTreeSet<(Instant, usize)>,
     due_aware: Vec<usize>,
@@ -83,6 +79,7 @@ impl<S: Store> Dispatcher<S> {
     pub(crate) fn new(
         env: Arc<Env<S>>,
         jobs: Arc<Vec<Entry<S>>>,
+        index: Index,
         hints: Arc<Hints>,
         executions: Arc<Executions<S>>,
         mail: mpsc::UnboundedSender<Mail>,
@@ -92,7 +89,6 @@ impl<S: Store> Dispatcher<S> {
     ) -> Self {
         let states = jobs.iter().map(|_| State::default()).collect();
         let due_aware = (0..jobs.len()).filter(|at| jobs[*at].due_aware()).collect();
-        let index = jobs.iter().enumerate().map(|(at, job)| (job.name.clone(), at)).collect();
         let now = env.clock.monotonic();
         Self {
             index,
@@ -211,7 +207,7 @@ impl<S: Store> Dispatcher<S> {
         match due {
             Ok(next) => {
                 if self.states[job].due.read(next, now, hinted) {
-                    let (job, by) = (self.jobs[job].name.clone(), self.env.replica.clone());
+                    let (job, by) = (self.jobs[job].name.to_string(), self.env.replica.clone());
                     let (env, nudge) = (Arc::clone(&self.env), Nudge { job, due: next.at, by });
                     self.tracker.spawn(async move {
                         if let Err(error) = env.store.nudge(&nudge).await {
@@ -275,7 +271,7 @@ impl<S: Store> Dispatcher<S> {
 
     /// Reads the schedule rows of these jobs again.
     async fn reload(&mut self, jobs: &[usize]) {
-        let names: Vec<String> = jobs.iter().map(|job| self.jobs[*job].name.clone()).collect();
+        let names: Vec<String> = jobs.iter().map(|job| self.jobs[*job].name.to_string()).collect();
         match self.env.store.schedules(&names).await {
             Ok(rows) => {
                 for row in rows {
@@ -305,7 +301,7 @@ impl<S: Store> Dispatcher<S> {
             .filter_map(|job| {
                 let overlap = self.states[*job].row.as_ref()?.spec.overlap;
                 let exclusive = overlap != Overlap::AllowAll;
-                Some(QueueOf { job: self.jobs[*job].name.clone(), exclusive })
+                Some(QueueOf { job: self.jobs[*job].name.to_string(), exclusive })
             })
             .collect();
         if queues.is_empty() {
@@ -313,11 +309,8 @@ impl<S: Store> Dispatcher<S> {
         }
         match self.env.store.take_queued(&queues, &self.env.replica, LEASE).await {
             Ok(runs) => {
-                for run in runs {
-                    if let Some(job) = self.job(&run.job) {
-                        self.executions.launch(job, run);
-                    }
-                }
+                let ours = runs.into_iter().filter_map(|run| Some((self.job(&run.job)?, run)));
+                self.executions.launch(ours);
             }
             Err(error) => tracing::warn!(%error, "waiting runs could not be taken; the sweep tries again"),
         }

@@ -89,11 +89,18 @@ impl<S: Store> Executions<S> {
         self.exhausted.notified().await;
     }
 
-    /// Begins to execute a run that is ours in the ledger.
-    pub(crate) fn launch(self: &Arc<Self>, job: usize, row: RunRow) {
-        let watch = Watch::new(Arc::clone(&self.env.clock), &self.env.stop);
-        let fresh = self.with(|running| running.insert(row.id, (job, row.epoch, Arc::clone(&watch))).is_none());
-        if fresh {
+    /// Begins to execute runs that are ours in the ledger.
+    pub(crate) fn launch(self: &Arc<Self>, runs: impl IntoIterator<Item = (usize, RunRow)>) {
+        let watched =
+            runs.into_iter().map(|(job, row)| (job, row, Watch::new(Arc::clone(&self.env.clock), &self.env.stop)));
+        let watched: Vec<(usize, RunRow, Arc<Watch>)> = watched.collect();
+        let fresh = self.with(|running| {
+            let fresh = |(job, row, watch): &(usize, RunRow, Arc<Watch>)| {
+                running.insert(row.id, (*job, row.epoch, Arc::clone(watch))).is_none()
+            };
+            watched.into_iter().filter(fresh).collect::<Vec<_>>()
+        });
+        for (job, row, watch) in fresh {
             self.tracker.spawn(Arc::clone(self).supervise(job, row, watch));
         }
     }
@@ -115,7 +122,7 @@ impl<S: Store> Executions<S> {
         };
         let run = Run {
             id: row.id,
-            job: entry.name.clone(),
+            job: entry.name.to_string(),
             nominal: row.nominal_at,
             previous,
             wake: row.wake_source,

@@ -1,11 +1,8 @@
 //! What reaches the dispatcher: hints from outside, which coalesce, and results of its own tasks.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU8, Ordering},
 };
 
 use tokio::sync::{Notify, broadcast::error::RecvError};
@@ -13,6 +10,7 @@ use tokio::sync::{Notify, broadcast::error::RecvError};
 use crate::{
     Instant, JobError,
     body::{Env, Passed},
+    job::Index,
     ledger::Wake,
     store::{Nudge, Store, sql::notify::EVERY_JOB},
 };
@@ -83,12 +81,7 @@ impl Hints {
 }
 
 /// Turns nudges of other replicas into hints.
-pub(crate) async fn listen<S: Store>(
-    env: Arc<Env<S>>,
-    index: HashMap<String, usize>,
-    hints: Arc<Hints>,
-    listening: bool,
-) {
+pub(crate) async fn listen<S: Store>(env: Arc<Env<S>>, index: Index, hints: Arc<Hints>, listening: bool) {
     let mut nudges = env.store.nudges();
     loop {
         let nudge = tokio::select! {
@@ -101,7 +94,7 @@ pub(crate) async fn listen<S: Store>(
             Ok(nudge) if nudge.by == env.replica => {}
             Ok(Nudge { job, .. }) if job == EVERY_JOB => hints.give_all(NUDGED | LOOK),
             Ok(Nudge { job, due, .. }) => {
-                if let Some(job) = index.get(&job) {
+                if let Some(job) = index.get(job.as_str()) {
                     hints.give(*job, if due.is_some() { NUDGED } else { NUDGED | LOOK });
                 }
             }

@@ -5,6 +5,7 @@ use crate::{
     Instant,
     body::Why,
     kinds::LEASE,
+    ledger::RunRow,
     policy::{self, Decision},
     store::{Decided, Store},
 };
@@ -63,12 +64,13 @@ impl<S: Store> Dispatcher<S> {
         let decisions = decisions.into_iter().map(|(_, decision)| decision).collect();
         match self.env.store.decide(decisions, &self.env.replica, LEASE).await {
             Ok(decided) => {
-                let mut lost = Vec::new();
+                let (mut started, mut lost) = (Vec::with_capacity(decided.len()), Vec::new());
                 for (decided, wanted) in decided.into_iter().zip(wanted) {
-                    if !self.decided(decided, &wanted) {
+                    if !self.decided(decided, &wanted, &mut started) {
                         lost.push(wanted.job);
                     }
                 }
+                self.executions.launch(started);
                 if !lost.is_empty() {
                     self.reload(&lost).await;
                 }
@@ -83,14 +85,13 @@ impl<S: Store> Dispatcher<S> {
         }
     }
 
-    /// One decision's result. False: somebody else decided, so the job's row must be read again.
-    fn decided(&mut self, decided: Decided, wanted: &Wanted) -> bool {
+    /// One decision's result, and the runs that it `started`. False: somebody else decided, so the job's row must be read
+    /// again.
+    fn decided(&mut self, decided: Decided, wanted: &Wanted, started: &mut Vec<(usize, RunRow)>) -> bool {
         for held in decided.disturbed {
             self.executions.end(held, Why::Cancel);
         }
-        for run in decided.started {
-            self.executions.launch(wanted.job, run);
-        }
+        started.extend(decided.started.into_iter().map(|run| (wanted.job, run)));
         if !decided.won {
             return false;
         }

@@ -50,7 +50,7 @@ impl<S: Store> Dispatcher<S> {
             .jobs
             .iter()
             .map(|job| Announcement {
-                job: job.name.clone(),
+                job: job.name.to_string(),
                 enabled: job.settings.enabled,
                 spec: job.settings.spec.clone(),
                 starting,

@@ -100,7 +100,7 @@ impl<S: Store> Dispatcher<S> {
         let all: Vec<usize> = (0..self.jobs.len()).collect();
         self.look(&all).await;
         let enabled: Vec<String> =
-            self.jobs.iter().filter(|job| job.settings.enabled).map(|job| job.name.clone()).collect();
+            self.jobs.iter().filter(|job| job.settings.enabled).map(|job| job.name.to_string()).collect();
         let running = self.env.store.running(&enabled).await?;
         self.adopt(&running);
         self.recover(&running).await?;
@@ -121,7 +121,7 @@ impl<S: Store> Dispatcher<S> {
                 && !self.executions.has(row.id)
                 && let Some(job) = self.job(&row.job)
             {
-                self.executions.launch(job, row.clone());
+                self.executions.launch([(job, row.clone())]);
             }
         }
     }
@@ -161,7 +161,7 @@ impl<S: Store> Dispatcher<S> {
             tracing::warn!(job = %row.job, run = %row.id, attempt = row.attempt, "a dead owner's run goes on here");
             metrics::recovered(&self.env.service, &row.job);
             if let Some(job) = self.job(&row.job) {
-                self.executions.launch(job, row);
+                self.executions.launch([(job, row)]);
             }
         }
         Ok(())

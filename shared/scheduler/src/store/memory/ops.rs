@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Decisions for which the store is locked in one go.
+const TOGETHER: usize = 50;
+
 #[async_trait]
 impl Store for MemoryStore {
     type Tx = MemoryTx;
@@ -52,9 +55,14 @@ impl Store for MemoryStore {
     }
 
     async fn decide(&self, decisions: Vec<Decision>, owner: &str, lease: Duration) -> Result<Vec<Decided>, StoreError> {
-        // Each is atomic; the runs that go on meanwhile need not wait for all of them.
-        let decide = |decision| self.atomically(|tx| tx.decide(decision, owner, lease));
-        Ok(decisions.into_iter().map(decide).collect())
+        let mut decided = Vec::with_capacity(decisions.len());
+        let mut decisions = decisions.into_iter();
+        while decisions.len() > 0 {
+            // Each is atomic. The runs that go on meanwhile need not wait for all, nor be woken after each.
+            let some = decisions.by_ref().take(TOGETHER);
+            self.atomically(|tx| decided.extend(some.map(|decision| tx.decide(decision, owner, lease))));
+        }
+        Ok(decided)
     }
 
     async fn enqueue(&self, job: &str, run: NewRun, limit: u64) -> Result<Enqueued, StoreError> {
