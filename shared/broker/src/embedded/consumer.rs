@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use database::{Cells, Fault, Sql};
 use sea_orm::QueryResult;
 
@@ -77,8 +78,7 @@ impl Reader {
     pub(super) async fn open(log: Arc<Log>, topics: &[&str], from: Start) -> Result<Self, BrokerError> {
         let mut next: Positions = topics.iter().map(|topic| ((*topic).to_owned(), 0)).collect();
         if from == Start::Latest {
-            let rows = Sql::of(&log.db).all(&log.db, "SELECT topic, next FROM offsets").await;
-            let ends = rows.and_then(|rows| positions(&rows)).map_err(|fault| unavailable(&fault))?;
+            let ends = ends(&log).await.map_err(|fault| unavailable(&fault))?;
             for (topic, next) in &mut next {
                 *next = ends.get(topic).copied().unwrap_or(0);
             }
@@ -91,6 +91,11 @@ fn positions(rows: &[QueryResult]) -> Result<Positions, Fault> {
     rows.iter().map(|row| Ok((row.try_get("", "topic")?, row.try_get("", "next")?))).collect()
 }
 
+/// The end of each topic: what is appended next.
+async fn ends(log: &Log) -> Result<Positions, Fault> {
+    positions(&Sql::of(&log.db).all(&log.db, "SELECT topic, next FROM offsets").await?)
+}
+
 /// Positions as rows `x(t, n)`.
 fn positions_of(sql: &mut Sql, positions: &Positions) -> String {
     sql.rows([
@@ -99,28 +104,53 @@ fn positions_of(sql: &mut Sql, positions: &Positions) -> String {
     ])
 }
 
-/// Records from these positions on, and the positions after them.
+/// Records from these positions on, at most `max`, by time; moves the positions behind them. Each topic that has any gives
+/// its share, by its own index: a reader that is far behind does not look through all that it has before it.
 async fn read(log: &Log, next: &mut Positions, max: usize) -> Result<Vec<Message>, Fault> {
-    let mut sql = Sql::of(&log.db);
-    let from = positions_of(&mut sql, next);
-    let max = sql.bind(i64::try_from(max).unwrap_or(i64::MAX));
-    let text = format!(
-        "SELECT e.topic, e.offset, e.key, e.body, e.headers, e.at FROM {from}
-         JOIN events e ON e.topic = x.t AND e.offset >= x.n ORDER BY e.at, e.topic, e.offset LIMIT {max}"
-    );
-    let messages: Vec<Message> = sql.all(&log.db, &text).await?.iter().map(message).collect::<Result<_, Fault>>()?;
-    for message in &messages {
-        if let Some(next) = next.get_mut(&message.topic) {
-            *next = (*next).max(message.offset + 1);
+    let mut read: Vec<(Option<DateTime<Utc>>, Message)> = Vec::new();
+    while read.is_empty() && max > 0 {
+        let mut ready: Vec<(String, i64)> = ends(log).await?.into_iter().collect();
+        ready.retain(|(topic, end)| next.get(topic).is_some_and(|next| next < end));
+        if ready.is_empty() {
+            break;
+        }
+        // Where there are more topics than records may be read, none waits for ever: whose place is lowest is next.
+        ready.sort_by_key(|(topic, _)| next.get(topic).copied());
+        ready.truncate(max);
+        let share = max / ready.len();
+        for (topic, end) in ready {
+            let Some(next) = next.get_mut(&topic) else { continue };
+            let messages = read_topic(log, &topic, *next, share).await?;
+            // Places are given in one transaction with what takes them: one that is empty now stays empty.
+            let through = messages.last().filter(|_| messages.len() == share).map_or(end, |last| last.offset + 1);
+            *next = through.max(*next);
+            // In a topic the order is that of the offsets, also where the log's clock stepped back between two.
+            let mut latest = None;
+            read.extend(messages.into_iter().map(|message| {
+                latest = latest.max(message.timestamp);
+                (latest, message)
+            }));
         }
     }
-    Ok(messages)
+    read.sort_by_key(|(at, _)| *at);
+    Ok(read.into_iter().map(|(_, message)| message).collect())
+}
+
+async fn read_topic(log: &Log, topic: &str, next: i64, max: usize) -> Result<Vec<Message>, Fault> {
+    let mut sql = Sql::of(&log.db);
+    let (topic, next) = (sql.bind(topic), sql.bind(next));
+    let max = sql.bind(i64::try_from(max).unwrap_or(i64::MAX));
+    let text = format!(
+        "SELECT topic, offset, key, body, headers, at FROM events
+         WHERE topic = {topic} AND offset >= {next} ORDER BY offset LIMIT {max}"
+    );
+    sql.all(&log.db, &text).await?.iter().map(message).collect()
 }
 
 fn message(row: &QueryResult) -> Result<Message, Fault> {
-    let headers: serde_json::Value = row.try_get("", "headers")?;
+    let headers: String = row.try_get("", "headers")?;
     let headers: Vec<(String, String)> =
-        serde_json::from_value(headers).map_err(|error| Fault::Broken(error.to_string()))?;
+        serde_json::from_str(&headers).map_err(|error| Fault::Broken(error.to_string()))?;
     Ok(Message {
         topic: row.try_get("", "topic")?,
         partition: 0,
@@ -141,8 +171,7 @@ fn rewound(next: &mut Positions, to: &[Position]) {
 }
 
 async fn behind(log: &Log, next: &Positions) -> Result<HashMap<(String, i32), i64>, BrokerError> {
-    let rows = Sql::of(&log.db).all(&log.db, "SELECT topic, next FROM offsets").await;
-    let ends = rows.and_then(|rows| positions(&rows)).map_err(|fault| unavailable(&fault))?;
+    let ends = ends(log).await.map_err(|fault| unavailable(&fault))?;
     let lag = |(topic, next): (&String, &i64)| {
         let end = ends.get(topic).copied().unwrap_or(0);
         ((topic.clone(), 0), (end - next).max(0))

@@ -6,6 +6,8 @@ use broker::{
     Broker, EmbeddedBroker, KafkaBroker, KafkaConfig, Kind, Message, REPLAY_HEADER, Record, SendError, Start,
 };
 
+use sea_orm::ConnectionTrait;
+
 use crate::conformance::{record, topic};
 
 async fn all(log: &EmbeddedBroker, topic: &str) -> Vec<Message> {
@@ -90,6 +92,52 @@ async fn what_is_older_than_its_topic_keeps_goes_in_batches() {
     assert_eq!([log.prune(after, 6).await.unwrap(), log.prune(after, 6).await.unwrap()], [6, 4]);
     log.producer().send(vec![record("t", "key", "10")]).await;
     assert_eq!(all(&log, "t").await[0].offset, 10, "a place is never given twice");
+}
+
+#[tokio::test]
+async fn a_reader_of_more_topics_than_it_may_read_comes_to_each_and_ends_behind_places_that_stayed_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = EmbeddedBroker::open(&folder.path().join("log.sqlite")).await.unwrap();
+    let topics = ["a", "b", "c"];
+    log.producer().ensure_topics(&topics.map(topic)).await.unwrap();
+    let records = topics.iter().flat_map(|topic| (0..4).map(move |n| record(topic, "key", &n.to_string())));
+    let records: Vec<Record> = records.collect();
+    // What the relay was not sure of takes places a second time, and leaves them empty.
+    for _ in 0..2 {
+        log.producer().send(records.clone()).await;
+    }
+    let mut member = log.consumer("g", &topics).await.unwrap();
+    let mut read: Vec<(String, i64)> = Vec::new();
+    while read.len() < records.len() {
+        let messages = member.poll(2, Duration::ZERO).await.unwrap();
+        assert!((1..=2).contains(&messages.len()), "{} of at most 2", messages.len());
+        read.extend(messages.into_iter().map(|message| (message.topic, message.offset)));
+    }
+    for topic in topics {
+        let offsets: Vec<i64> = read.iter().filter(|(of, _)| of == topic).map(|(_, offset)| *offset).collect();
+        assert_eq!(offsets, [0, 1, 2, 3], "{topic}");
+    }
+    assert!(member.poll(2, Duration::ZERO).await.unwrap().is_empty());
+    assert!(member.lag().await.unwrap().values().all(|lag| *lag == 0), "nothing is left to read");
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_changes_no_order_within_a_topic_and_hides_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log.sqlite");
+    let log = EmbeddedBroker::open(&file).await.unwrap();
+    log.producer().ensure_topics(&[topic("t"), topic("u")]).await.unwrap();
+    log.producer().send((0..6).map(|n| record("t", "key", &n.to_string())).collect()).await;
+    log.producer().send(vec![record("u", "key", "0")]).await;
+    let stepped = "UPDATE events SET at = '2001-01-01T00:00:00+00:00' WHERE topic = 't' AND offset >= 3";
+    database::sqlite(&file).execute_unprepared(stepped).await.unwrap();
+    let mut member = log.consumer("g", &["t", "u"]).await.unwrap();
+    let mut read = Vec::new();
+    for _ in 0..4 {
+        read.extend(member.poll(4, Duration::ZERO).await.unwrap());
+    }
+    let of = |topic| -> Vec<i64> { read.iter().filter(|read| read.topic == topic).map(|read| read.offset).collect() };
+    assert_eq!((of("t"), of("u")), ((0..6).collect(), vec![0]));
 }
 
 #[tokio::test]
