@@ -1,6 +1,7 @@
 //! The relay: what is recorded is sent, oldest first, and marked when the broker has it.
 
 mod keys;
+mod upkeep;
 
 use std::{
     collections::HashMap,
@@ -18,20 +19,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::keys::Blocked;
+use self::{keys::Blocked, upkeep::Upkeep};
 use crate::{RelayConfig, Store, store::OutboxRow};
 
-/// Rows deleted by one statement.
-const PRUNE_BATCH: u64 = 1_000;
-/// Such statements in one upkeep at most.
-const PRUNE_BATCHES: usize = 200;
-/// How often old rows are deleted and the backlog is counted.
-const UPKEEP: Duration = Duration::from_secs(5);
-/// How soon it is looked whether this relay became the active one.
-const FIRST_UPKEEP: Duration = Duration::from_millis(200);
 /// After an error of the database.
 const RETRY: Duration = Duration::from_millis(500);
-
 /// How long a stop waits for the broker.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -64,6 +56,8 @@ struct Bells {
     here: Notify,
     elsewhere: Notify,
     active: AtomicBool,
+    /// When the active relay last looked, nothing waited.
+    empty: AtomicBool,
 }
 
 impl RelayHandle {
@@ -132,7 +126,7 @@ impl Relay {
 
     fn upkeep(&self) -> Upkeep {
         let (service, store, retention) = (self.service.clone(), self.store.clone(), self.config.retention);
-        Upkeep { service, store, retention, now: Arc::clone(&self.now), wake: self.wake.clone() }
+        Upkeep { service, store, retention, now: Arc::clone(&self.now), wake: self.wake.clone(), prune_rests: 0 }
     }
 
     async fn relay(mut self, stop: CancellationToken) {
@@ -189,12 +183,15 @@ impl Relay {
         let ahead = self.ahead.take();
         let Some(epoch) = self.lease().await? else { return Ok(Turn::Standby) };
         self.make_topics().await;
+        let blocked = self.blocked.keys();
+        let all_may_leave = blocked.is_empty();
         let rows = match ahead {
             Some(rows) => rows,
-            None => self.store.waiting(self.config.batch, &self.blocked.keys(), &[]).await?,
+            None => self.store.waiting(self.config.batch, &blocked, &[]).await?,
         };
         let read = rows.len();
         let rows = self.capped(rows);
+        self.wake.0.empty.store(rows.is_empty() && all_may_leave, Ordering::Relaxed);
         if rows.is_empty() {
             return Ok(Turn::Idle);
         }
@@ -202,7 +199,7 @@ impl Relay {
         let more = read == rows.len() && u64::try_from(read) == Ok(self.config.batch);
         let next = self.next(&rows);
         let next = async { if more { next.await.ok() } else { None } };
-        let (sent, next) = tokio::join!(self.send(&rows, epoch), next);
+        let (sent, next) = tokio::join!(self.send(rows, epoch), next);
         // Of a key that did not leave, none that comes after may leave first.
         self.ahead = next.filter(|_| matches!(sent, Ok(true)));
         sent.map(|_| Turn::Sent)
@@ -218,9 +215,10 @@ impl Relay {
     }
 
     /// Sends rows and marks what arrived. Whether that is all of them, and this relay is still the active one.
-    async fn send(&mut self, rows: &[OutboxRow], epoch: i64) -> Result<bool, Fault> {
-        let answers = self.producer.send(rows.iter().map(record).collect()).await;
-        self.settle(rows, &answers, epoch).await?;
+    async fn send(&mut self, rows: Vec<OutboxRow>, epoch: i64) -> Result<bool, Fault> {
+        let (rows, records): (Vec<Sent>, Vec<Record>) = rows.into_iter().map(sent).unzip();
+        let answers = self.producer.send(records).await;
+        self.settle(&rows, &answers, epoch).await?;
         Ok(self.epoch.is_some() && answers.iter().all(Result::is_ok))
     }
 
@@ -265,7 +263,7 @@ impl Relay {
     }
 
     /// Marks the unbroken beginning of each key; refused rows are buried and their key goes on; the rest waits.
-    async fn settle(&mut self, rows: &[OutboxRow], answers: &[Result<(), SendError>], epoch: i64) -> Result<(), Fault> {
+    async fn settle(&mut self, rows: &[Sent], answers: &[Result<(), SendError>], epoch: i64) -> Result<(), Fault> {
         let (mut marked, mut refused) = (Vec::new(), Vec::new());
         let mut broken: HashMap<&str, &str> = HashMap::new();
         for (row, answer) in rows.iter().zip(answers) {
@@ -316,54 +314,6 @@ impl Relay {
     }
 }
 
-/// What goes on beside the sending, also while a send waits for a broker that is away.
-struct Upkeep {
-    service: String,
-    store: Store,
-    retention: Duration,
-    now: Now,
-    wake: RelayHandle,
-}
-
-impl Upkeep {
-    async fn run(self, stop: CancellationToken) {
-        self.tell(0.0, 0.0);
-        let mut wait = FIRST_UPKEEP;
-        while !stop.is_cancelled() {
-            if self.wake.0.active.load(Ordering::Relaxed) {
-                wait = UPKEEP;
-                if let Err(fault) = self.once().await {
-                    tracing::debug!(service = %self.service, %fault, "the outbox was not counted");
-                }
-            }
-            let _stopped = tokio::time::timeout(wait, stop.cancelled()).await;
-        }
-    }
-
-    /// Deletes old published rows and counts what waits.
-    async fn once(&self) -> Result<(), Fault> {
-        let now = (self.now)();
-        let before = now - TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::days(7));
-        // As fast as rows come, or the table grows; but not for ever.
-        let young = self.store.first_since(before).await?;
-        for _ in 0..PRUNE_BATCHES {
-            if self.store.prune(young, PRUNE_BATCH).await? < PRUNE_BATCH {
-                break;
-            }
-        }
-        let waiting = self.store.backlog().await?;
-        let lag = waiting.oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64().max(0.0));
-        #[expect(clippy::cast_precision_loss, reason = "a count for people")]
-        self.tell(waiting.rows as f64, lag);
-        Ok(())
-    }
-
-    fn tell(&self, pending: f64, oldest_seconds: f64) {
-        metrics::gauge!("outbox_pending", "service" => self.service.clone()).set(pending);
-        metrics::gauge!("outbox_oldest_seconds", "service" => self.service.clone()).set(oldest_seconds);
-    }
-}
-
 /// A stop waits so long for what is being sent.
 async fn patience(stop: &CancellationToken) {
     stop.cancelled().await;
@@ -377,12 +327,17 @@ fn as_fault(error: crate::Error) -> Fault {
     }
 }
 
-fn record(row: &OutboxRow) -> Record {
-    Record {
-        id: row.id,
-        topic: row.topic.clone(),
-        key: row.key.clone(),
-        body: row.body.clone(),
-        headers: row.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
-    }
+/// What the relay keeps of an event that is on its way.
+struct Sent {
+    position: i64,
+    id: Uuid,
+    topic: String,
+    key: String,
+}
+
+/// An event as it is sent, and what is kept of it; its body and headers are not copied.
+fn sent(row: OutboxRow) -> (Sent, Record) {
+    let OutboxRow { position, id, topic, key, body, headers, .. } = row;
+    let headers = headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+    (Sent { position, id, topic: topic.clone(), key: key.clone() }, Record { id, topic, key, body, headers })
 }

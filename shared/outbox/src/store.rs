@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use database::{Fault, Sql, id};
 use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
@@ -71,19 +71,20 @@ pub struct Store {
     db: DatabaseConnection,
 }
 
-const COLUMNS: &str = "position, id, topic, key, sequence, body, headers, recorded_at";
+/// In the order in which [`row`] reads them: by place, for a name is looked up in each row anew.
+const COLUMNS: &str = "position, id, topic, key, sequence, body, CAST(headers AS text), recorded_at";
 
 fn row(row: &QueryResult) -> Result<OutboxRow, Fault> {
-    let headers: Value = row.try_get("", "headers")?;
+    let headers: String = row.try_get_by(6)?;
     Ok(OutboxRow {
-        position: row.try_get("", "position")?,
-        id: row.try_get("", "id")?,
-        topic: row.try_get("", "topic")?,
-        key: row.try_get("", "key")?,
-        sequence: row.try_get("", "sequence")?,
-        body: row.try_get::<Vec<u8>>("", "body")?.into(),
-        headers: serde_json::from_value(headers).map_err(|error| Fault::Broken(error.to_string()))?,
-        recorded_at: row.try_get("", "recorded_at")?,
+        position: row.try_get_by(0)?,
+        id: row.try_get_by(1)?,
+        topic: row.try_get_by(2)?,
+        key: row.try_get_by(3)?,
+        sequence: row.try_get_by(4)?,
+        body: row.try_get_by::<Vec<u8>, _>(5)?.into(),
+        headers: serde_json::from_str(&headers).map_err(|error| Fault::Broken(error.to_string()))?,
+        recorded_at: row.try_get_by(7)?,
     })
 }
 

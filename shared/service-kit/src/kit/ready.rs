@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::upgrade::Upgrade;
 use crate::{health::Health, service::Service};
 
-/// How often it is looked at.
+/// How often it is looked at until it is there,
 const LOOK: Duration = Duration::from_secs(2);
+/// and how often from then on.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long one look may take.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -62,8 +64,9 @@ pub(super) fn watch(
                 }
                 Err(why) => tracing::debug!(service = name, why, "not ready"),
             }
+            let pause = if state.is_ok() { AGAIN } else { LOOK };
             health.ready(&format!("{name} database"), state);
-            let _stopped = tokio::time::timeout(LOOK, stop.cancelled()).await;
+            let _stopped = tokio::time::timeout(pause, stop.cancelled()).await;
         }
     };
     (Gate(gate), looking)
