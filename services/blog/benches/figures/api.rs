@@ -151,6 +151,12 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     let limit = ask(&plain.address, |asked| to_post("/posts", &new_post(asked))).await;
     let ours = ask(address, |asked| to_post("/api/blog/posts", &new_post(asked))).await;
     put(table, "a post is created", &ours, &limit);
+    drop(blog);
+    // The handler beside it relays nothing; without a broker ours does not either.
+    let off = [("POST_PUBLISHER_ENABLED", "false"), ("KAFKA_BROKERS", "127.0.0.1:1")];
+    let blog = Process::start(BLOG, &home, &off).ready().await;
+    let ours = ask(&blog.api_address, |asked| to_post("/api/blog/posts", &new_post(asked))).await;
+    put(table, "a post is created, nothing relayed meanwhile", &ours, &limit);
 }
 
 fn put(table: &mut Table, what: &str, ours: &Answered, limit: &Answered) {
