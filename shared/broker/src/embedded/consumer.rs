@@ -118,12 +118,13 @@ async fn read(log: &Log, next: &mut Positions, max: usize) -> Result<Vec<Message
         ready.sort_by_key(|(topic, _)| next.get(topic).copied());
         ready.truncate(max);
         let share = max / ready.len();
+        let mut through: Positions = HashMap::new();
         for (topic, end) in ready {
-            let Some(next) = next.get_mut(&topic) else { continue };
-            let messages = read_topic(log, &topic, *next, share).await?;
+            let from = next.get(&topic).copied().unwrap_or(end);
+            let messages = read_topic(log, &topic, from, share).await?;
             // Places are given in one transaction with what takes them: one that is empty now stays empty.
-            let through = messages.last().filter(|_| messages.len() == share).map_or(end, |last| last.offset + 1);
-            *next = through.max(*next);
+            let behind = messages.last().filter(|_| messages.len() == share).map_or(end, |last| last.offset + 1);
+            through.insert(topic, behind);
             // In a topic the order is that of the offsets, also where the log's clock stepped back between two.
             let mut latest = None;
             read.extend(messages.into_iter().map(|message| {
@@ -131,6 +132,8 @@ async fn read(log: &Log, next: &mut Positions, max: usize) -> Result<Vec<Message
                 (latest, message)
             }));
         }
+        // Only now that nothing is waited for any more: what an error or a dropped poll keeps back is read again.
+        next.extend(through);
     }
     read.sort_by_key(|(at, _)| *at);
     Ok(read.into_iter().map(|(_, message)| message).collect())

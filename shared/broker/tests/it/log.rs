@@ -5,7 +5,6 @@ use std::time::Duration;
 use broker::{
     Broker, EmbeddedBroker, KafkaBroker, KafkaConfig, Kind, Message, REPLAY_HEADER, Record, SendError, Start,
 };
-
 use sea_orm::ConnectionTrait;
 
 use crate::conformance::{record, topic};
@@ -138,6 +137,28 @@ async fn a_clock_that_steps_back_changes_no_order_within_a_topic_and_hides_nothi
     }
     let of = |topic| -> Vec<i64> { read.iter().filter(|read| read.topic == topic).map(|read| read.offset).collect() };
     assert_eq!((of("t"), of("u")), ((0..6).collect(), vec![0]));
+}
+
+#[tokio::test]
+async fn what_was_read_before_an_error_in_another_topic_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log.sqlite");
+    let log = EmbeddedBroker::open(&file).await.unwrap();
+    log.producer().ensure_topics(&[topic("read_first"), topic("broken")]).await.unwrap();
+    let mut member = log.consumer("g", &["read_first", "broken"]).await.unwrap();
+    // Whose place is lowest is read first: the other is behind it by a record.
+    log.producer().send(vec![record("broken", "key", "0")]).await;
+    assert_eq!(member.poll(10, Duration::ZERO).await.unwrap().len(), 1);
+    log.producer().send(vec![record("read_first", "key", "0"), record("broken", "key", "1")]).await;
+    let db = database::sqlite(&file);
+    let headers = |is: &str| format!("UPDATE events SET headers = '{is}' WHERE topic = 'broken' AND offset = 1");
+    db.execute_unprepared(&headers("no list")).await.unwrap();
+    assert!(member.poll(10, Duration::ZERO).await.is_err());
+    db.execute_unprepared(&headers("[]")).await.unwrap();
+    let mut read: Vec<String> =
+        member.poll(10, Duration::ZERO).await.unwrap().into_iter().map(|message| message.topic).collect();
+    read.sort();
+    assert_eq!(read, ["broken", "read_first"]);
 }
 
 #[tokio::test]
