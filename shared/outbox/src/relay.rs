@@ -181,7 +181,11 @@ impl Relay {
 
     async fn turn(&mut self) -> Result<Turn, Fault> {
         let ahead = self.ahead.take();
-        let Some(epoch) = self.lease().await? else { return Ok(Turn::Standby) };
+        let Some(epoch) = self.lease().await? else {
+            // What it saw when it was the active one is not so any more.
+            self.wake.0.empty.store(false, Ordering::Relaxed);
+            return Ok(Turn::Standby);
+        };
         self.make_topics().await;
         let blocked = self.blocked.keys();
         let all_may_leave = blocked.is_empty();

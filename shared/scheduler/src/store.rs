@@ -200,7 +200,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError>;
 
     /// Carries out decisions, each by compare-and-set on `seen_epoch` of an unpaused row (epoch + 1), with its ledger
-    /// rows and starts, all in one transaction (at most 500). A start meets its overlap policy here, by the partial unique index.
+    /// rows and starts, and each of them whole or not at all; a database does all (at most 500) in one transaction. A start
+    /// meets its overlap policy here, by the partial unique index.
     async fn decide(&self, decisions: Vec<Decision>, owner: &str, lease: Duration) -> Result<Vec<Decided>, StoreError>;
 
     /// Queues an operator's run (or a backfill's), at most `limit` waiting.

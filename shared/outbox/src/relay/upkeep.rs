@@ -16,7 +16,7 @@ const PRUNE_BATCHES: usize = 200;
 /// How often old rows are deleted and the backlog is counted.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Where nothing was old enough, it is looked for again after so many.
-const PRUNE_RESTS: u32 = 12;
+const PRUNE_RESTS: u32 = 11;
 /// How soon it is looked whether this relay became the active one.
 const FIRST_UPKEEP: Duration = Duration::from_millis(200);
 
@@ -50,14 +50,19 @@ impl Upkeep {
     pub(super) async fn once(&mut self) -> Result<(), Fault> {
         let now = (self.now)();
         self.prune(now).await?;
-        let waiting =
-            if self.wake.0.empty.load(Ordering::Relaxed) { Waiting::default() } else { self.store.backlog().await? };
+        let waiting = self.waiting().await?;
         let lag = waiting.oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64().max(0.0));
         #[expect(clippy::cast_precision_loss, reason = "a count for people")]
         self.tell(waiting.rows as f64, lag);
         Ok(())
     }
 
+    /// What waits; it is not asked again where the active relay has just seen that nothing does.
+    async fn waiting(&self) -> Result<Waiting, Fault> {
+        if self.wake.0.empty.load(Ordering::Relaxed) { Ok(Waiting::default()) } else { self.store.backlog().await }
+    }
+
+    /// Deletes old published rows, unless there were none a minute ago.
     async fn prune(&mut self, now: DateTime<Utc>) -> Result<(), Fault> {
         if self.prune_rests > 0 {
             self.prune_rests -= 1;
@@ -79,5 +84,83 @@ impl Upkeep {
     fn tell(&self, pending: f64, oldest_seconds: f64) {
         metrics::gauge!("outbox_pending", "service" => self.service.clone()).set(pending);
         metrics::gauge!("outbox_oldest_seconds", "service" => self.service.clone()).set(oldest_seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics; that is how it tells")]
+
+    use std::{
+        path::Path,
+        sync::{Arc, Mutex},
+    };
+
+    use broker::{Broker, EmbeddedBroker};
+    use events::{Event, blog::Post, blog::PostPublished};
+    use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{Relay, RelayConfig};
+
+    type Time = Arc<Mutex<DateTime<Utc>>>;
+
+    async fn outbox(folder: &Path) -> (DatabaseConnection, Time) {
+        let db = database::sqlite(&folder.join("outbox.sqlite"));
+        for statement in crate::tables::create(DbBackend::Sqlite) {
+            db.execute_unprepared(&statement).await.unwrap();
+        }
+        (db, Arc::new(Mutex::new("2026-06-01T00:00:00Z".parse().unwrap())))
+    }
+
+    async fn relay(db: &DatabaseConnection, folder: &Path, time: &Time) -> Relay {
+        let log = EmbeddedBroker::open(&folder.join("log.sqlite")).await.unwrap();
+        let (store, time) = (Store::new(db.clone()), Arc::clone(time));
+        let now = Arc::new(move || *time.lock().unwrap());
+        Relay::new("blog", store, log.producer(), RelayConfig::default(), now, RelayHandle::default())
+    }
+
+    async fn say(db: &DatabaseConnection, time: &Time) {
+        let (title, slug, status) = ("Bells".to_owned(), "bells".to_owned(), "published".to_owned());
+        let post = Post { post_id: Uuid::now_v7(), title, slug, status, author_id: None, published_at: None };
+        let event = Event::of(&PostPublished(post), 1, *time.lock().unwrap(), None);
+        let tx = database::begin(db).await.unwrap();
+        crate::record(&tx, &[event]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_become_old_goes_within_a_minute_also_when_nothing_was_old_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (db, time) = outbox(folder.path()).await;
+        say(&db, &time).await;
+        let mut relay = relay(&db, folder.path(), &time).await;
+        relay.drain().await.unwrap();
+        let mut upkeep = relay.upkeep();
+        upkeep.once().await.unwrap();
+        *time.lock().unwrap() += TimeDelta::days(8);
+        say(&db, &time).await;
+        let before = upkeep.store.newest().await.unwrap();
+        for _ in 0..60 / UPKEEP.as_secs() {
+            upkeep.once().await.unwrap();
+        }
+        let left = upkeep.store.history(0, None, None, None, 10).await.unwrap();
+        assert_eq!(left.iter().map(|row| row.position).collect::<Vec<_>>(), [before], "the young one stays");
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_was_replaced_does_not_say_for_ever_that_nothing_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let (db, time) = outbox(folder.path()).await;
+        let mut first = relay(&db, folder.path(), &time).await;
+        first.drain().await.unwrap();
+        assert_eq!(first.upkeep().waiting().await.unwrap().rows, 0);
+        *time.lock().unwrap() += TimeDelta::minutes(1);
+        let mut second = relay(&db, folder.path(), &time).await;
+        second.drain().await.unwrap();
+        say(&db, &time).await;
+        first.drain().await.unwrap();
+        assert_eq!(first.upkeep().waiting().await.unwrap().rows, 1);
     }
 }
