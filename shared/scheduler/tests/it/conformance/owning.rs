@@ -8,12 +8,15 @@ use scheduler::{
     kinds::Held,
     ledger::{Ending, Outcome, RunState, Wake},
     schedule::Overlap,
-    store::{Enqueued, QueueOf, Recovery, Store},
+    store::{Enqueued, QueueOf, Recovery, Store, memory::DueRow},
 };
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::world::{LEASE, on_all_stores, start};
+use crate::{
+    jobs::ROWS,
+    world::{LEASE, clock, memory, on_all_stores, start},
+};
 
 use super::{JOB, announced, running};
 
@@ -208,4 +211,20 @@ mod tests {
     on_all_stores!(a_step_that_waits_is_taken_when_its_time_has_come);
     on_all_stores!(an_operators_run_waits_and_its_key_is_remembered_for_a_day);
     on_all_stores!(queued_runs_are_taken_by_one_replica_each);
+}
+
+/// On memory alone: databases let nobody end a run that a transaction has completed.
+#[tokio::test]
+async fn a_transaction_whose_run_was_ended_by_another_writes_none_of_its_rows() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    announced(&store).await;
+    let held = running(&store, &clock, Overlap::Skip).await;
+    let (mut tx, _) = store.begin(LEASE).await.unwrap();
+    ROWS.put(&mut tx, DueRow { id: Uuid::from_u128(1), ..DueRow::default() });
+    assert!(store.complete(&mut tx, held, &Ending::succeeded(1)).await.unwrap());
+    assert!(store.finish(held, &Ending::error(Outcome::Failed, "ended by another")).await.unwrap());
+    assert!(store.commit(tx).await.is_err());
+    assert!(store.rows(ROWS).is_empty());
+    assert_eq!(store.run(held.id).await.unwrap().unwrap().outcome, Some(Outcome::Failed));
 }
