@@ -39,6 +39,9 @@ fn shared(backend: DbBackend) -> Vec<String> {
 /// A service's steps: what all have at first, its own, and what changed in the shared tables since.
 pub(crate) fn steps(own: Vec<Step>) -> Vec<Box<dyn MigrationTrait>> {
     let first = Step { name: "m0001_shared", statements: shared };
-    let since = Step { name: "m0003_outbox_waiting_apart", statements: outbox::tables::waiting_apart };
-    std::iter::once(first).chain(own).chain([since]).map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
+    let since = [
+        Step { name: "m0003_outbox_waiting_apart", statements: outbox::tables::waiting_apart },
+        Step { name: "m0004_outbox_headers_as_text", statements: outbox::tables::headers_as_text },
+    ];
+    std::iter::once(first).chain(own).chain(since).map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
 }

@@ -27,8 +27,6 @@ pub enum Cells {
     Big(Vec<i64>),
     /// Times.
     Time(Vec<DateTime<Utc>>),
-    /// JSON, as text.
-    Json(Vec<String>),
     /// Bytes.
     Bytes(Vec<Vec<u8>>),
 }
@@ -110,7 +108,6 @@ impl Sql {
                 Cells::Text(cells) => self.bind(cells),
                 Cells::Big(cells) => self.bind(cells),
                 Cells::Time(cells) => self.bind(cells),
-                Cells::Json(cells) => format!("{}::text[]::jsonb[]", self.bind(cells)),
                 Cells::Bytes(cells) => self.bind(cells),
             });
         }
@@ -118,8 +115,8 @@ impl Sql {
     }
 
     fn rows_of_json<const N: usize>(&mut self, columns: [(&str, Cells); N]) -> String {
-        let mut rows: Vec<Vec<serde_json::Value>> = Vec::new();
         let mut picked = Vec::with_capacity(N);
+        let mut written = Vec::with_capacity(N);
         for (at, (column, cells)) in columns.into_iter().enumerate() {
             let cell = |of: &str| format!("json_extract(value, '$[{at}]{of}')");
             picked.push(match &cells {
@@ -131,15 +128,22 @@ impl Sql {
                 }
                 _ => format!("{} AS {column}", cell("")),
             });
-            for (row, cell) in cells.into_json().into_iter().enumerate() {
-                match rows.get_mut(row) {
-                    Some(row) => row.push(cell),
-                    None => rows.push(vec![cell]),
-                }
-            }
+            written.push(cells.into_json());
         }
-        let name = self.bind(json!(rows).to_string());
-        format!("(SELECT {} FROM json_each({name})) AS x", picked.join(", "))
+        // Row by row as text: no tree of values is made of it.
+        let (mut text, mut between_rows) = (String::from("["), "[");
+        while let Some(first) = written.first_mut().and_then(Iterator::next) {
+            text.push_str(between_rows);
+            text.push_str(&first);
+            for cell in written.iter_mut().skip(1).filter_map(Iterator::next) {
+                text.push(',');
+                text.push_str(&cell);
+            }
+            between_rows = "],[";
+        }
+        text.push_str(if between_rows == "[" { "]" } else { "]]" });
+        let name = self.bind(text);
+        format!("(SELECT {} FROM jsonb_each({name})) AS x", picked.join(", "))
     }
 
     fn statement(self, text: &str) -> Statement {
@@ -164,26 +168,22 @@ impl Sql {
     }
 }
 
-/// Where each begins among all of them, from 1, and how long it is.
-fn places(cells: &[Vec<u8>]) -> Vec<serde_json::Value> {
-    let mut first = 1;
-    let place = |cell: &Vec<u8>| {
-        let place = json!([first, cell.len()]);
-        first += cell.len();
-        place
-    };
-    cells.iter().map(place).collect()
-}
-
 impl Cells {
-    /// As SQLite's JSON functions read them.
-    fn into_json(self) -> Vec<serde_json::Value> {
+    /// As SQLite's JSON functions read them; bytes as where they begin among all of them, from 1, and how many they are.
+    fn into_json(self) -> Box<dyn Iterator<Item = String>> {
         match self {
-            Self::Uuid(cells) => cells.into_iter().map(|id| hex(id).into()).collect(),
-            Self::Text(cells) | Self::Json(cells) => cells.into_iter().map(Into::into).collect(),
-            Self::Big(cells) => cells.into_iter().map(Into::into).collect(),
-            Self::Time(cells) => cells.into_iter().map(|at| stamp(at).into()).collect(),
-            Self::Bytes(cells) => places(&cells),
+            Self::Uuid(cells) => Box::new(cells.into_iter().map(|id| format!("\"{}\"", id.simple()))),
+            Self::Text(cells) => Box::new(cells.into_iter().map(|cell| json!(cell).to_string())),
+            Self::Big(cells) => Box::new(cells.into_iter().map(|cell| cell.to_string())),
+            Self::Time(cells) => Box::new(cells.into_iter().map(|at| format!("\"{}\"", stamp(at)))),
+            Self::Bytes(cells) => {
+                let mut first = 1;
+                Box::new(cells.into_iter().map(move |cell| {
+                    let place = format!("[{first},{}]", cell.len());
+                    first += cell.len();
+                    place
+                }))
+            }
         }
     }
 }

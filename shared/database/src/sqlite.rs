@@ -27,7 +27,7 @@ pub fn sqlite(file: &Path) -> DatabaseConnection {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY)
-        .pragma("cache_size", "-512")
+        .pragma("cache_size", "-2000")
         .pragma("mmap_size", "0")
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new()

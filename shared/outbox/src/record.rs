@@ -35,7 +35,7 @@ pub(crate) async fn insert(tx: &DatabaseTransaction, events: Encoded) -> Result<
         ("key", Cells::Text(keys)),
         ("sequence", Cells::Big(sequences)),
         ("body", Cells::Bytes(bodies)),
-        ("headers", Cells::Json(headers)),
+        ("headers", Cells::Text(headers)),
         ("at", Cells::Time(times)),
     ]);
     // Positions are given in the order of the events.
@@ -93,7 +93,7 @@ pub fn encoded(events: &[Event]) -> Result<Encoded, Error> {
     Ok(all)
 }
 
-/// The headers as the column keeps them: a list of names and values.
+/// The headers as the column keeps them: a list of names and values, as JSON.
 fn headers(event: &Event) -> String {
     let headers: Vec<(String, String)> =
         event.headers().into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect();

@@ -72,7 +72,7 @@ pub struct Store {
 }
 
 /// In the order in which [`row`] reads them: by place, for a name is looked up in each row anew.
-const COLUMNS: &str = "position, id, topic, key, sequence, body, CAST(headers AS text), recorded_at";
+const COLUMNS: &str = "position, id, topic, key, sequence, body, headers, recorded_at";
 
 fn row(row: &QueryResult) -> Result<OutboxRow, Fault> {
     let headers: String = row.try_get_by(6)?;
@@ -361,7 +361,7 @@ async fn wait_again(
     let headers = if sql.sqlite() {
         format!("json_insert(headers, '$[#]', json({mark}))")
     } else {
-        format!("headers || jsonb_build_array({mark}::jsonb)")
+        format!("(headers::jsonb || jsonb_build_array({mark}::jsonb))::text")
     };
     sql.run(tx, &format!("UPDATE outbox SET headers = {headers} WHERE position {these}")).await?;
     Ok(positions)

@@ -7,7 +7,7 @@ use sea_orm::DbBackend;
 
 /// All statements, for a database that has none of the tables.
 pub fn create(backend: DbBackend) -> Vec<String> {
-    [first(backend), waiting_apart(backend)].concat()
+    [first(backend), waiting_apart(backend), headers_as_text(backend)].concat()
 }
 
 /// The tables as they were at first, for the first step of a migration.
@@ -42,4 +42,13 @@ pub fn waiting_apart(backend: DbBackend) -> Vec<String> {
             .to_owned(),
         "ALTER TABLE outbox DROP COLUMN published_at".to_owned(),
     ]
+}
+
+/// Headers are kept as they were written, for a later step: only the relay reads them, and the server need not understand them.
+pub fn headers_as_text(backend: DbBackend) -> Vec<String> {
+    match backend {
+        // There they always were.
+        DbBackend::Sqlite => Vec::new(),
+        _ => vec!["ALTER TABLE outbox ALTER COLUMN headers TYPE text".to_owned()],
+    }
 }

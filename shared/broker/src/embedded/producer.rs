@@ -11,6 +11,9 @@ use serde_json::json;
 use super::{Log, retention_s, unavailable};
 use crate::{BrokerError, Producer, RECORD_BYTES_MAX, REPLAY_HEADER, Record, SendError, Topic};
 
+/// Records of one statement: what it carries is copied several times on its way, which is cheaper while it is small.
+const TOGETHER: usize = 250;
+
 pub(super) struct EmbeddedProducer {
     pub(super) log: Arc<Log>,
 }
@@ -88,8 +91,10 @@ async fn append(log: &Log, records: &[Record]) -> Result<(), Fault> {
     let tx = database::begin(&log.db).await?;
     #[expect(clippy::disallowed_methods, reason = "when the log kept a record is the log's own time, as a broker's is")]
     let now = Utc::now();
-    let next = next_offsets(&tx, records).await?;
-    insert(&tx, records, next, now).await?;
+    let mut next = next_offsets(&tx, records).await?;
+    for records in records.chunks(TOGETHER) {
+        insert(&tx, records, &mut next, now).await?;
+    }
     tx.commit().await?;
     Ok(())
 }
@@ -121,7 +126,7 @@ async fn next_offsets(tx: &DatabaseTransaction, records: &[Record]) -> Result<Ha
 async fn insert(
     tx: &DatabaseTransaction,
     records: &[Record],
-    mut next: HashMap<String, i64>,
+    next: &mut HashMap<String, i64>,
     now: DateTime<Utc>,
 ) -> Result<(), Fault> {
     let offsets = records.iter().map(|record| {
@@ -138,13 +143,13 @@ async fn insert(
         ("replay", Cells::Text(records.iter().map(replay).collect())),
         ("key", Cells::Text(records.iter().map(|record| record.key.clone()).collect())),
         ("body", Cells::Bytes(records.iter().map(|record| record.body.to_vec()).collect())),
-        ("headers", Cells::Json(records.iter().map(headers).collect())),
+        ("headers", Cells::Text(records.iter().map(headers).collect())),
         ("at", Cells::Time(vec![now; records.len()])),
     ]);
     // The same id again is the same event again, for the relay was not sure; unless an operator replays it.
     let text = format!(
         "INSERT OR IGNORE INTO events (topic, offset, id, replay, key, body, headers, at)
-         SELECT x.topic, x.offset, x.id, x.replay, x.key, x.body, x.headers, x.at FROM {rows} WHERE true ORDER BY x.topic, x.offset"
+         SELECT x.topic, x.offset, x.id, x.replay, x.key, x.body, x.headers, x.at FROM {rows} WHERE true"
     );
     sql.run(tx, &text).await.map(drop)
 }

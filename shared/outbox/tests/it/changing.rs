@@ -14,16 +14,19 @@ async fn what_waited_before_what_waits_had_a_table_still_waits_and_nothing_else_
             };
             let text = format!(
                 "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at, published_at) VALUES
-                 ({id}, 'blog.post.created', 'k{number}', 1, {bytes}, '[]', '2026-06-01T00:00:00+00:00', {published})"
+                 ({id}, 'blog.post.created', 'k{number}', 1, {bytes}, '[[\"event_type\",\"k{number}\"]]', '2026-06-01T00:00:00+00:00', {published})"
             );
             before.db.execute_unprepared(&text).await.unwrap();
         }
-        for statement in tables::waiting_apart(before.db.get_database_backend()) {
+        let backend = before.db.get_database_backend();
+        for statement in [tables::waiting_apart(backend), tables::headers_as_text(backend)].concat() {
             before.db.execute_unprepared(&statement).await.unwrap();
         }
         let store = Store::new(before.db.clone());
         let keys = |rows: Vec<outbox::OutboxRow>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
-        assert_eq!(keys(store.list(0, 10).await.unwrap()), ["k2", "k3"], "{}", before.name());
+        let waits = store.list(0, 10).await.unwrap();
+        assert_eq!(waits[0].headers, [("event_type".to_owned(), "k2".to_owned())], "{}", before.name());
+        assert_eq!(keys(waits), ["k2", "k3"], "{}", before.name());
         assert_eq!(keys(store.history(0, None, None, None, 10).await.unwrap()), ["k1", "k2", "k3"]);
     }
 }
