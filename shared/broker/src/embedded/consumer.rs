@@ -141,27 +141,28 @@ async fn read(log: &Log, next: &mut Positions, max: usize) -> Result<Vec<Message
 
 async fn read_topic(log: &Log, topic: &str, next: i64, max: usize) -> Result<Vec<Message>, Fault> {
     let mut sql = Sql::of(&log.db);
-    let (topic, next) = (sql.bind(topic), sql.bind(next));
+    let (name, next) = (sql.bind(topic), sql.bind(next));
     let max = sql.bind(i64::try_from(max).unwrap_or(i64::MAX));
     let text = format!(
-        "SELECT topic, offset, key, body, headers, at FROM events
-         WHERE topic = {topic} AND offset >= {next} ORDER BY offset LIMIT {max}"
+        "SELECT offset, key, body, headers, at FROM events
+         WHERE topic = {name} AND offset >= {next} ORDER BY offset LIMIT {max}"
     );
-    sql.all(&log.db, &text).await?.iter().map(message).collect()
+    sql.all(&log.db, &text).await?.iter().map(|row| message(topic, row)).collect()
 }
 
-fn message(row: &QueryResult) -> Result<Message, Fault> {
-    let headers: String = row.try_get("", "headers")?;
+/// Columns by place: to look a name up costs as much as to read what it names.
+fn message(topic: &str, row: &QueryResult) -> Result<Message, Fault> {
+    let headers: String = row.try_get_by(3)?;
     let headers: Vec<(String, String)> =
         serde_json::from_str(&headers).map_err(|error| Fault::Broken(error.to_string()))?;
     Ok(Message {
-        topic: row.try_get("", "topic")?,
+        topic: topic.to_owned(),
         partition: 0,
-        offset: row.try_get("", "offset")?,
-        key: row.try_get("", "key")?,
-        body: Bytes::from(row.try_get::<Vec<u8>>("", "body")?),
+        offset: row.try_get_by(0)?,
+        key: row.try_get_by(1)?,
+        body: Bytes::from(row.try_get_by::<Vec<u8>, _>(2)?),
         headers: headers.into_iter().map(|(name, value)| (name, unhex_bytes(&value))).collect(),
-        timestamp: row.try_get("", "at")?,
+        timestamp: row.try_get_by(4)?,
     })
 }
 
