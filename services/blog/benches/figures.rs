@@ -74,6 +74,10 @@ const QUICK: Size = Size {
     soak: std::time::Duration::from_secs(60),
 };
 
+/// An id for row `n` as services make them (UUIDv7: milliseconds, then a counter), in SQL.
+pub(crate) const ID: &str = "(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') \
+    || '7' || lpad(to_hex(n & 4095), 3, '0') || 'a' || substr(md5(random()::text), 1, 15))::uuid";
+
 /// The program that is measured.
 const BLOG: &str = env!("CARGO_BIN_EXE_blog");
 

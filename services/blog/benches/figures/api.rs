@@ -22,7 +22,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{BLOG, Size, home, percentiles, table::Table};
+use crate::{BLOG, ID, Size, home, percentiles, table::Table};
 
 /// Connections that ask, one question after the other.
 const CONNECTIONS: usize = 64;
@@ -94,10 +94,12 @@ fn new_post(number: usize) -> Value {
 }
 
 async fn seed(rows: &mut PgConnection, posts: i32) {
-    let insert = "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
-        version, created_at, updated_at) SELECT gen_random_uuid(), 'Post ' || n, 'seed-' || n, repeat('Some words. ', 20), \
-        repeat('Some words. ', 20), 'published', false, '{}', 1, now(), 1, now(), now() FROM generate_series(1, $1) n";
-    sqlx::query(insert).bind(posts).execute(&mut *rows).await.expect("posts can be put in");
+    let insert = format!(
+        "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
+        version, created_at, updated_at) SELECT {ID}, 'Post ' || n, 'seed-' || n, repeat('Some words. ', 20), \
+        repeat('Some words. ', 20), 'published', false, '{{}}', 1, now(), 1, now(), now() FROM generate_series(1, $1) n"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(insert)).bind(posts).execute(&mut *rows).await.expect("posts can be put in");
     rows.execute("VACUUM ANALYZE posts").await.expect("it can be analyzed");
 }
 

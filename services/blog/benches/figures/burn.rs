@@ -23,7 +23,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
-use crate::{Size, cpu::Cpu, table::Table};
+use crate::{ID, Size, cpu::Cpu, table::Table};
 
 /// Rows a transaction of the limit has.
 const BATCH: i64 = 1_000;
@@ -165,8 +165,8 @@ impl Filled {
             lost_count integer NOT NULL DEFAULT 0)";
         rows.execute(create).await.expect("a table");
         rows.execute("CREATE INDEX rows_due ON rows (due_at, id) WHERE due_at IS NOT NULL").await.expect("an index");
-        let fill = "INSERT INTO rows (id, due_at) SELECT gen_random_uuid(), now() FROM generate_series(1, $1)";
-        sqlx::query(fill).bind(count).execute(&mut rows).await.expect("rows can be put in");
+        let fill = format!("INSERT INTO rows (id, due_at) SELECT {ID}, now() FROM generate_series(1, $1) n");
+        sqlx::query(sqlx::AssertSqlSafe(fill)).bind(count).execute(&mut rows).await.expect("rows can be put in");
         rows.execute("VACUUM ANALYZE rows").await.expect("it can be analyzed");
         rows.execute("CHECKPOINT").await.expect("a checkpoint");
         Self { url, rows }

@@ -51,7 +51,7 @@ async fn filled(file: &Path, count: usize) -> DatabaseConnection {
     let due: scheduler::Instant = "2026-01-01T00:00:00Z".parse().expect("a time");
     for _ in 0..count / BATCH {
         let mut sql = Sql::of(&db);
-        let ids = (0..BATCH).map(|_| Uuid::new_v4()).collect();
+        let ids = (0..BATCH).map(|_| Uuid::now_v7()).collect();
         let rows = sql.rows([("id", Cells::Uuid(ids)), ("due", Cells::Time(vec![due; BATCH]))]);
         sql.run(&db, &format!("INSERT INTO rows SELECT x.id, x.due FROM {rows} WHERE true")).await.expect("rows");
     }
@@ -113,7 +113,7 @@ async fn deleted(count: usize, with_events: bool) -> f64 {
                 "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) ",
             );
             insert.push_values(&ids, |mut row, id| {
-                row.push_bind(Uuid::new_v4()).push_bind("blog.post.scheduled.published").push_bind(id.to_string());
+                row.push_bind(Uuid::now_v7()).push_bind("blog.post.scheduled.published").push_bind(id.to_string());
                 row.push_bind(1).push_bind(vec![b'x'; 400]).push_bind("[]").push_bind("2026-01-01T00:00:00Z");
             });
             insert.build().execute(&mut *tx).await.expect("events");

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use test_kit::{Home, Process, eventually_within};
 
-use crate::{BLOG, Size, home, limits, percentiles, table::Table};
+use crate::{BLOG, ID, Size, home, limits, percentiles, table::Table};
 
 /// Only the exact wake-up can be in time with this.
 const RARELY: &[(&str, &str)] = &[("POST_PUBLISHER_INTERVAL", "24h")];
@@ -51,11 +51,13 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     table.put("round trip to the database, p50", "ms", trip);
     for waiting in [1_000, size.waiting] {
         let have: i64 = sqlx::query_scalar("SELECT count(*) FROM posts").fetch_one(&mut rows).await.expect("a count");
-        let later = "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
-            due_at, version, created_at, updated_at) SELECT gen_random_uuid(), 'Later ' || n, 'later-' || n, 'text', \
-            '<p>text</p>', 'draft', false, '{}', 1, now() + '1 year', now() + '1 year' + n * interval '1 ms', 1, now(), now() \
-            FROM generate_series($1 + 1, $2) n";
-        sqlx::query(later)
+        let later = format!(
+            "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
+            due_at, version, created_at, updated_at) SELECT {ID}, 'Later ' || n, 'later-' || n, 'text', \
+            '<p>text</p>', 'draft', false, '{{}}', 1, now() + '1 year', now() + '1 year' + n * interval '1 ms', 1, now(), now() \
+            FROM generate_series($1 + 1, $2) n"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(later))
             .bind(i32::try_from(have).unwrap_or(0))
             .bind(waiting)
             .execute(&mut rows)

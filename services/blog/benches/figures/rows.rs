@@ -11,7 +11,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use test_kit::{Home, Process, eventually_within};
 use uuid::Uuid;
 
-use crate::{BLOG, Size, home, table::Table};
+use crate::{BLOG, ID, Size, home, table::Table};
 
 /// Rows a batch of the limit has; the job's own batches are as large.
 const BATCH: i64 = 1_000;
@@ -19,10 +19,12 @@ const BATCH: i64 = 1_000;
 const TOGETHER: i64 = 10_000;
 
 async fn seed(rows: &mut PgConnection, posts: i32) {
-    let insert = "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
-        due_at, version, created_at, updated_at) SELECT gen_random_uuid(), 'Post ' || n, 'seed-' || n, 'text', \
-        '<p>text</p>', 'draft', false, '{}', 1, now(), now(), 1, now(), now() FROM generate_series(1, $1) n";
-    sqlx::query(insert).bind(posts).execute(&mut *rows).await.expect("posts can be put in");
+    let insert = format!(
+        "INSERT INTO posts (id, title, slug, content, html, status, featured, seo, reading_time, published_at, \
+        due_at, version, created_at, updated_at) SELECT {ID}, 'Post ' || n, 'seed-' || n, 'text', \
+        '<p>text</p>', 'draft', false, '{{}}', 1, now(), now(), 1, now(), now() FROM generate_series(1, $1) n"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(insert)).bind(posts).execute(&mut *rows).await.expect("posts can be put in");
     rows.execute("ANALYZE posts").await.expect("it can be analyzed");
 }
 
@@ -67,10 +69,18 @@ async fn limit(size: Size) -> f64 {
                 );
             }
         }
-        let record = "WITH said AS (INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
-            SELECT gen_random_uuid(), t, k, 2, b, '[]', now() FROM unnest($1::text[], $2::text[], $3::bytea[]) AS x (t, k, b) \
-            RETURNING position, key) INSERT INTO outbox_waiting SELECT position, key FROM said";
-        sqlx::query(record).bind(&topics).bind(&keys).bind(&bodies).execute(&mut *tx).await.expect("events");
+        let record = format!(
+            "WITH said AS (INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
+            SELECT {ID}, t, k, 2, b, '[]', now() FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS x (t, k, b, n) \
+            RETURNING position, key) INSERT INTO outbox_waiting SELECT position, key FROM said"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(record))
+            .bind(&topics)
+            .bind(&keys)
+            .bind(&bodies)
+            .execute(&mut *tx)
+            .await
+            .expect("events");
         tx.commit().await.expect("a commit");
     }
     rate(size.burst, began.elapsed().as_secs_f64())
@@ -125,11 +135,13 @@ pub(crate) async fn relayed(table: &mut Table, size: Size) {
     let home = made().await;
     let mut rows = home.rows("blog").await;
     let events = i64::from(size.burst) * 2;
-    let fill = "WITH said AS (INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
-        SELECT gen_random_uuid(), 'blog.post.published', (n % 5000)::text, n, convert_to(repeat('x', 600), 'UTF8'), \
+    let fill = format!(
+        "WITH said AS (INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at) \
+        SELECT {ID}, 'blog.post.published', (n % 5000)::text, n, convert_to(repeat('x', 600), 'UTF8'), \
         '[[\"event_type\", \"blog.post.published\"]]', now() FROM generate_series(1, $1) n \
-        RETURNING position, key) INSERT INTO outbox_waiting SELECT position, key FROM said";
-    sqlx::query(fill).bind(events).execute(&mut rows).await.expect("events can be put in");
+        RETURNING position, key) INSERT INTO outbox_waiting SELECT position, key FROM said"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(fill)).bind(events).execute(&mut rows).await.expect("events can be put in");
     rows.execute("ANALYZE outbox, outbox_waiting").await.expect("it can be analyzed");
     let kafka = KafkaBroker::new(KafkaConfig::new(&test_kit::kafka())).expect("a client");
     let topic = Topic::from(events::by_name("blog.post.published").expect("a type"));

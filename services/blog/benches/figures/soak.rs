@@ -19,7 +19,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 use crate::{
-    Size,
+    ID, Size,
     burn::{Burn, Filled, Row, capacity, connected, settings},
     percentiles,
     table::Table,
@@ -94,8 +94,12 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
             #[expect(clippy::cast_possible_truncation, reason = "so many rows by now")]
             let wanted = (began.elapsed().as_secs_f64() * half) as i64 - put;
             let insert =
-                "INSERT INTO rows (id, due_at) SELECT gen_random_uuid(), now() FROM generate_series(1, $1::bigint)";
-            sqlx::query(insert).bind(wanted).execute(&mut filled.rows).await.expect("rows can be put in");
+                format!("INSERT INTO rows (id, due_at) SELECT {ID}, now() FROM generate_series(1, $1::bigint) n");
+            sqlx::query(sqlx::AssertSqlSafe(insert))
+                .bind(wanted)
+                .execute(&mut filled.rows)
+                .await
+                .expect("rows can be put in");
             put += wanted;
             running.handle().changed();
             wait(EVERY).await;
