@@ -90,7 +90,7 @@ fn main() {
     if let Some(rounds) = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")) {
         size.rounds = rounds.parse().expect("--rounds=N, a count");
     }
-    let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    let wanted = |name: &str| only.is_none_or(|only| only.split(',').any(|only| name.contains(only)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     if let [_, mode, what] = &arguments[..] {
         match mode.as_str() {
