@@ -173,7 +173,8 @@ impl Cells {
     fn into_json(self) -> Box<dyn Iterator<Item = String>> {
         match self {
             Self::Uuid(cells) => Box::new(cells.into_iter().map(|id| format!("\"{}\"", id.simple()))),
-            Self::Text(cells) => Box::new(cells.into_iter().map(|cell| json!(cell).to_string())),
+            // Moved into the value, not copied.
+            Self::Text(cells) => Box::new(cells.into_iter().map(|cell| serde_json::Value::from(cell).to_string())),
             Self::Big(cells) => Box::new(cells.into_iter().map(|cell| cell.to_string())),
             Self::Time(cells) => Box::new(cells.into_iter().map(|at| format!("\"{}\"", stamp(at)))),
             Self::Bytes(cells) => {

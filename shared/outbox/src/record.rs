@@ -38,10 +38,11 @@ pub(crate) async fn insert(tx: &DatabaseTransaction, events: Encoded) -> Result<
         ("headers", Cells::Text(headers)),
         ("at", Cells::Time(times)),
     ]);
-    // Positions are given in the order of the events.
+    // Positions are given in the order of the events; SQLite reads a list in its order, and would sort copies of all of it.
+    let order = if sqlite { "" } else { "ORDER BY x.n" };
     let said = format!(
         "INSERT INTO outbox (id, topic, key, sequence, body, headers, recorded_at)
-         SELECT x.id, x.topic, x.key, x.sequence, x.body, x.headers, x.at FROM {rows} WHERE true ORDER BY x.n"
+         SELECT x.id, x.topic, x.key, x.sequence, x.body, x.headers, x.at FROM {rows} WHERE true {order}"
     );
     let wait = "INSERT INTO outbox_waiting (position, key) SELECT position, key FROM";
     if sqlite {
