@@ -228,6 +228,33 @@ mod tests {
     use super::{Cells, Sql};
 
     #[tokio::test]
+    async fn a_list_of_any_length_arrives_on_sqlite_whole_and_in_its_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = crate::sqlite(&folder.path().join("rows.sqlite"));
+        let text = |n: i64| format!("{n} \"\\\n\u{1}\u{e9}\u{1f514}");
+        for count in [0_i64, 1, 2, 3_000] {
+            let id = |n: i64| uuid::Uuid::from_u64_pair(count.unsigned_abs(), n.unsigned_abs());
+            let at = |n: i64| chrono::DateTime::from_timestamp_micros(1_780_000_000_000_000 - n).unwrap();
+            let mut sql = Sql::of(&db);
+            let rows = sql.rows([
+                // Falling, so that no other order is taken for theirs.
+                ("n", Cells::Big((0..count).rev().collect())),
+                ("id", Cells::Uuid((0..count).rev().map(id).collect())),
+                ("text", Cells::Text((0..count).rev().map(text).collect())),
+                ("at", Cells::Time((0..count).rev().map(at).collect())),
+            ]);
+            let found = sql.all(&db, &format!("SELECT x.n, x.id, x.text, x.at FROM {rows}")).await.unwrap();
+            for (row, n) in found.iter().zip((0..count).rev()) {
+                assert_eq!(row.try_get_by::<i64, _>(0).unwrap(), n);
+                assert_eq!(row.try_get_by::<uuid::Uuid, _>(1).unwrap(), id(n));
+                assert_eq!(row.try_get_by::<String, _>(2).unwrap(), text(n));
+                assert_eq!(row.try_get_by::<chrono::DateTime<chrono::Utc>, _>(3).unwrap(), at(n));
+            }
+            assert_eq!(found.len() as u64, count.unsigned_abs());
+        }
+    }
+
+    #[tokio::test]
     async fn bytes_arrive_on_sqlite_as_they_were_also_when_there_are_none() {
         let folder = tempfile::tempdir().unwrap();
         let db = crate::sqlite(&folder.path().join("rows.sqlite"));
