@@ -70,16 +70,28 @@ impl<S: Store> Env<S> {
     /// the same: a turn is a courtesy, and whoever has it may be slow.
     pub(crate) async fn begin_in_turn(&self, job: &str, limit: Duration) -> Result<(S::Tx, Instant), StoreError> {
         for patience in PATIENCE {
-            let before = self.clock.monotonic();
-            let (tx, now, turn) = self.store.begin_in_turn(job, limit).await?;
-            self.clock.measured(now, before, self.clock.monotonic());
-            if turn {
-                return Ok((tx, now));
+            if let Some(begun) = self.begin_if_turn(job, limit).await? {
+                return Ok(begun);
             }
-            self.store.rollback(tx).await?;
             self.sleep(patience).await;
         }
         self.begin(limit).await
+    }
+
+    /// The same, but only while a turn is free.
+    pub(crate) async fn begin_if_turn(
+        &self,
+        job: &str,
+        limit: Duration,
+    ) -> Result<Option<(S::Tx, Instant)>, StoreError> {
+        let before = self.clock.monotonic();
+        let (tx, now, turn) = self.store.begin_in_turn(job, limit).await?;
+        self.clock.measured(now, before, self.clock.monotonic());
+        if turn {
+            return Ok(Some((tx, now)));
+        }
+        self.store.rollback(tx).await?;
+        Ok(None)
     }
 
     /// Waits on the clock.
@@ -113,14 +125,42 @@ pub(crate) enum Why {
 pub(crate) struct Watch {
     clock: Arc<dyn Clock>,
     why: AtomicU8,
-    unit: Mutex<Option<Unit>>,
+    /// What the timeout applies to, each on its own: the run (Tick), a batch (Claim), a step (Steps). The oldest is first.
+    units: Mutex<Vec<Unit>>,
     pub(crate) stop: CancellationToken,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Unit {
-    pub(crate) since: Duration,
-    pub(crate) session: Option<i64>,
+struct Unit {
+    number: u64,
+    since: Duration,
+    session: Option<i64>,
+}
+
+/// A unit that is going on; it is over when this is dropped.
+pub(crate) struct Entered<'a> {
+    watch: &'a Watch,
+    number: u64,
+    since: Duration,
+}
+
+impl Entered<'_> {
+    /// It goes on in this session.
+    pub(crate) fn session(&self, session: Option<i64>) {
+        self.watch.with(|units| {
+            units.iter_mut().filter(|unit| unit.number == self.number).for_each(|unit| unit.session = session);
+        });
+    }
+
+    /// When it began.
+    pub(crate) fn since(&self) -> Duration {
+        self.since
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.watch.with(|units| units.retain(|unit| unit.number != self.number));
+    }
 }
 
 impl Watch {
@@ -128,7 +168,7 @@ impl Watch {
         Arc::new(Self {
             clock,
             why: AtomicU8::new(Why::Nothing as u8),
-            unit: Mutex::new(None),
+            units: Mutex::default(),
             stop: parent.child_token(),
         })
     }
@@ -151,26 +191,29 @@ impl Watch {
         }
     }
 
-    /// A unit that the timeout applies to begins: the run (Tick), a batch (Claim), a step (Steps).
-    pub(crate) fn enter(&self, session: Option<i64>) {
-        *self.unit.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Unit { since: self.clock.monotonic(), session });
+    fn with<T>(&self, with: impl FnOnce(&mut Vec<Unit>) -> T) -> T {
+        with(&mut self.units.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The same unit goes on in another session.
-    pub(crate) fn session(&self, session: Option<i64>) {
-        let mut unit = self.unit.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = unit.map_or_else(|| self.clock.monotonic(), |unit| unit.since);
-        *unit = Some(Unit { since, session });
+    /// A unit that the timeout applies to begins.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        let since = self.clock.monotonic();
+        let number = self.with(|units| {
+            let number = units.last().map_or(0, |unit| unit.number + 1);
+            units.push(Unit { number, since, session: None });
+            number
+        });
+        Entered { watch: self, number, since }
     }
 
-    /// The unit is over.
-    pub(crate) fn leave(&self) {
-        *self.unit.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Since when the oldest unit goes on; `None` between units.
+    pub(crate) fn since(&self) -> Option<Duration> {
+        self.with(|units| units.first().map(|unit| unit.since))
     }
 
-    pub(crate) fn unit(&self) -> Option<Unit> {
-        *self.unit.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The sessions of units that began at or before `since`.
+    pub(crate) fn sessions(&self, since: Duration) -> Vec<i64> {
+        self.with(|units| units.iter().filter(|unit| unit.since <= since).filter_map(|unit| unit.session).collect())
     }
 }
 

@@ -4,11 +4,12 @@ mod batch;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::{
@@ -38,8 +39,8 @@ pub(crate) struct ClaimBody<S: Store, R> {
     pub(crate) timeout: Duration,
     pub(crate) batch: Mutex<u64>,
     pub(crate) windows: Windows,
-    /// Batches that are being acted on (their token lives), or never came back from it.
-    acting: Mutex<Vec<(Vec<Uuid>, Weak<()>)>>,
+    /// Batches that took longer than the timeout.
+    suspects: Mutex<Vec<Vec<Uuid>>>,
 }
 
 impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
@@ -50,7 +51,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             timeout,
             batch: Mutex::new(BATCH_SINGLE_WRITER),
             windows: Windows::default(),
-            acting: Mutex::default(),
+            suspects: Mutex::default(),
         }
     }
 }
@@ -71,24 +72,48 @@ enum Batch {
         rows: u64,
         lateness_ms: i64,
     },
+    /// There was nothing: from the beginning, or behind the batches before.
+    Nothing {
+        from_beginning: bool,
+    },
+    /// No turn was free for a batch beside another.
+    NoTurn,
     /// The rows' fault: their ids, what went wrong.
     Bad(Vec<Uuid>, Outcome, String),
     Again(String),
     Fenced,
 }
 
-/// One pass in the making.
+/// One pass in the making: what its lanes share.
 struct Pass<'a> {
     run: Run,
     book: Book,
     watch: &'a Watch,
     /// Rows due at or before this; the store's time when `None`.
     until: Option<Instant>,
+    progress: Mutex<Progress>,
+}
+
+/// How far a pass is.
+#[derive(Default)]
+struct Progress {
     handled: HashSet<Uuid>,
     behind: Behind,
     /// Whether rows of the job are set aside; not known before the first batch.
     aside: Option<bool>,
+    batches: u32,
+    /// Told when a batch is full, so that there is work for a second lane.
+    full: Option<oneshot::Sender<()>>,
     sum: Passed,
+}
+
+/// Batches that follow each other. A second lane has its batches beside those of the first: while the server writes, the
+/// process makes up the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    First,
+    /// Ends when no turn is free: others are at it.
+    Beside,
 }
 
 #[async_trait]
@@ -112,16 +137,16 @@ impl<S: Store, R: Send + Sync + 'static> Body<S> for ClaimBody<S, R> {
 
     async fn attempt(&self, env: &Env<S>, run: Run, held: Held, watch: &Watch) -> Ended {
         let until = run.now;
-        let mut pass = Pass::new(run, Book::Run(held), watch, Some(until));
+        let pass = Pass::new(run, Book::Run(held), watch, Some(until), Behind::default());
         loop {
-            match self.sweep(env, &mut pass).await {
+            match self.sweep(env, &pass).await {
                 Swept::Fenced => return Ended::Fenced,
                 Swept::Asked => return Ended::Asked,
                 Swept::Batches => {}
                 Swept::Empty => break,
             }
         }
-        match pass.sum.error {
+        match pass.summed().error {
             None => Ended::With(Ending::succeeded(0)),
             Some((outcome, error)) => Ended::With(Ending::error(outcome, error)),
         }
@@ -129,33 +154,46 @@ impl<S: Store, R: Send + Sync + 'static> Body<S> for ClaimBody<S, R> {
 
     async fn pass(&self, env: &Env<S>, wake: Wake, first: Option<Instant>, watch: &Watch) -> Passed {
         let run = Run::of_pass(&self.name, wake, env.clock.now(), watch.stop.clone());
-        let mut pass = Pass::new(run, Book::Window(wake), watch, None);
-        pass.behind = Behind::starting_at(first);
-        pass.sum.more = matches!(self.sweep(env, &mut pass).await, Swept::Batches);
-        pass.sum.last = pass.behind.row().map(|(due, _)| due).filter(|_| pass.sum.more);
-        pass.sum
+        let pass = Pass::new(run, Book::Window(wake), watch, None, Behind::starting_at(first));
+        let more = matches!(self.sweep(env, &pass).await, Swept::Batches);
+        let last = pass.with(|progress| progress.behind.row().map(|(due, _)| due).filter(|_| more));
+        Passed { more, last, ..pass.summed() }
     }
 }
 
 impl<'a> Pass<'a> {
-    fn new(run: Run, book: Book, watch: &'a Watch, until: Option<Instant>) -> Self {
-        Self {
-            run,
-            book,
-            watch,
-            until,
-            handled: HashSet::new(),
-            behind: Behind::default(),
-            aside: None,
-            sum: Passed::default(),
-        }
+    fn new(run: Run, book: Book, watch: &'a Watch, until: Option<Instant>, behind: Behind) -> Self {
+        let progress = Mutex::new(Progress { behind, ..Progress::default() });
+        Self { run, book, watch, until, progress }
     }
 
-    fn note(&mut self, outcome: Outcome, error: String) {
-        self.sum.error.get_or_insert((outcome, error));
+    fn with<T>(&self, with: impl FnOnce(&mut Progress) -> T) -> T {
+        with(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn summed(self) -> Passed {
+        self.progress.into_inner().unwrap_or_else(PoisonError::into_inner).sum
+    }
+
+    fn note(&self, outcome: Outcome, error: String) {
+        self.with(|progress| {
+            progress.sum.error.get_or_insert((outcome, error));
+        });
+    }
+
+    fn store_away(&self, error: String) {
+        self.note(Outcome::Failed, error);
+        self.with(|progress| progress.sum.transient = true);
+    }
+
+    /// The next batch is taken from the beginning.
+    fn start_over(&self) {
+        self.with(|progress| progress.behind.go_on(None));
     }
 }
 
+/// How a sweep or one of its lanes ended; of two lanes the greater holds.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Swept {
     /// Nothing is due any more.
     Empty,
@@ -166,30 +204,50 @@ enum Swept {
 }
 
 impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
-    /// Batches until nothing is due, or the pass is long enough.
-    async fn sweep(&self, env: &Env<S>, pass: &mut Pass<'_>) -> Swept {
-        let began = env.clock.monotonic();
-        let mut backoff = Backoff::new();
-        let mut batches = 0;
-        pass.handled.clear();
-        pass.behind.go_on(None);
-        pass.aside = None;
+    /// Batches until nothing is due, or the pass is long enough: one after the other, and where the store gives a second turn
+    /// also beside each other, once a batch was full.
+    async fn sweep(&self, env: &Env<S>, pass: &Pass<'_>) -> Swept {
+        let until = env.clock.monotonic() + PASS_TIME;
+        let (full, more) = oneshot::channel();
+        pass.with(|progress| {
+            progress.handled.clear();
+            progress.behind.go_on(None);
+            progress.aside = None;
+            progress.batches = 0;
+            progress.full = Some(full).filter(|_| env.store.turns() > 1);
+        });
         if let Some(end) = self.suspects(env, pass).await {
             return end;
         }
-        while batches < PASS_BATCHES && env.clock.monotonic() < began + PASS_TIME {
+        let first = async {
+            let end = self.lane(env, pass, Lane::First, until).await;
+            pass.with(|progress| progress.full = None);
+            end
+        };
+        let beside = async {
+            match more.await {
+                Ok(()) => self.lane(env, pass, Lane::Beside, until).await,
+                Err(_) => Swept::Empty,
+            }
+        };
+        let (first, beside) = tokio::join!(first, beside);
+        first.max(beside)
+    }
+
+    async fn lane(&self, env: &Env<S>, pass: &Pass<'_>, lane: Lane, until: Duration) -> Swept {
+        let mut backoff = Backoff::new();
+        while pass.with(|progress| progress.batches) < PASS_BATCHES && env.clock.monotonic() < until {
             if pass.watch.why() != Why::Nothing {
                 return Swept::Asked;
             }
-            let limit = self.batch_size(env);
-            match self.watched(env, pass, limit, None).await {
+            match self.watched(env, pass, lane, self.batch_size(env), None).await {
                 // Nothing more behind the batches before; what they left, or what came meanwhile, is at the beginning.
-                Batch::Done { rows: 0, .. } if !pass.behind.begins() => pass.behind.go_on(None),
-                Batch::Done { rows: 0, .. } => return Swept::Empty,
-                Batch::Done { .. } => batches += 1,
+                Batch::Nothing { from_beginning: false } => pass.start_over(),
+                Batch::Nothing { from_beginning: true } | Batch::NoTurn => return Swept::Empty,
+                Batch::Done { .. } => pass.with(|progress| progress.batches += 1),
                 Batch::Bad(ids, outcome, error) => {
-                    batches += 1;
-                    pass.behind.go_on(None);
+                    pass.with(|progress| progress.batches += 1);
+                    pass.start_over();
                     if ids.is_empty() {
                         pass.note(outcome, error);
                         return Swept::Empty;
@@ -200,10 +258,9 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
                 }
                 Batch::Again(error) => {
                     // Its rows may be due still.
-                    pass.behind.go_on(None);
+                    pass.start_over();
                     if matches!(pass.book, Book::Window(_)) {
-                        pass.note(Outcome::Failed, error);
-                        pass.sum.transient = true;
+                        pass.store_away(error);
                         return Swept::Empty;
                     }
                     tracing::warn!(job = %pass.run.job, error, "the store is away; trying the batch again");
@@ -219,15 +276,10 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         Swept::Batches
     }
 
-    fn acting<T>(&self, with: impl FnOnce(&mut Vec<(Vec<Uuid>, Weak<()>)>) -> T) -> T {
-        with(&mut self.acting.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Batches that took longer than the timeout are their rows' fault too: halved like those that fail.
-    async fn suspects(&self, env: &Env<S>, pass: &mut Pass<'_>) -> Option<Swept> {
-        for (ids, _) in
-            self.acting(|acting| acting.extract_if(.., |(_, token)| token.strong_count() == 0).collect::<Vec<_>>())
-        {
+    async fn suspects(&self, env: &Env<S>, pass: &Pass<'_>) -> Option<Swept> {
+        let suspects = std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
+        for ids in suspects {
             let error = format!("the batch took longer than {:?}", self.timeout);
             if let Some(end) = self.halves(env, pass, ids, Outcome::TimedOut, error).await {
                 return Some(end);
@@ -240,7 +292,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
     async fn halves(
         &self,
         env: &Env<S>,
-        pass: &mut Pass<'_>,
+        pass: &Pass<'_>,
         ids: Vec<Uuid>,
         outcome: Outcome,
         error: String,
@@ -252,7 +304,7 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             }
             if let [id] = ids[..] {
                 pass.note(outcome, error.clone());
-                pass.aside = Some(true);
+                pass.with(|progress| progress.aside = Some(true));
                 if let Err(away) = env.store.set_aside(&pass.run.job, id, &error).await {
                     tracing::warn!(job = %pass.run.job, row = %id, error = %away, "could not set a bad row aside");
                     return Some(Swept::Empty);
@@ -261,12 +313,11 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             }
             let (left, right) = ids.split_at(ids.len() / 2);
             for half in [left, right] {
-                match self.watched(env, pass, half.len() as u64, Some(half.to_vec())).await {
-                    Batch::Done { .. } => {}
+                match self.watched(env, pass, Lane::First, half.len() as u64, Some(half.to_vec())).await {
+                    Batch::Done { .. } | Batch::Nothing { .. } | Batch::NoTurn => {}
                     Batch::Bad(bad, outcome, error) => parts.push((bad, outcome, error)),
                     Batch::Again(error) => {
-                        pass.note(Outcome::Failed, error);
-                        pass.sum.transient = true;
+                        pass.store_away(error);
                         return Some(Swept::Empty);
                     }
                     Batch::Fenced => return Some(Swept::Fenced),

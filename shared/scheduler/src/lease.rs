@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     Instant, JobError,
     behind::Behind,
-    body::{Backoff, Body, Caught, Ended, Env, Kind, Passed, Watch, Why, caught},
+    body::{Backoff, Body, Caught, Ended, Entered, Env, Kind, Passed, Watch, Why, caught},
     kinds::{Held, LEASE, Lease, LeaseTake, Leased, Run},
     ledger::{Ending, Outcome, Wake},
     store::Store,
@@ -94,12 +94,12 @@ impl<S: Store, J: Lease<S::Tx>> Body<S> for LeaseBody<S, J> {
     /// A tick of a Lease arms rows; they are asked about by due passes.
     async fn attempt(&self, env: &Env<S>, mut run: Run, held: Held, watch: &Watch) -> Ended {
         let mut backoff = Backoff::new();
-        watch.enter(None);
+        let unit = watch.enter();
         loop {
             if watch.why() != Why::Nothing {
                 return Ended::Asked;
             }
-            match self.arm(env, &mut run, held, watch).await {
+            match self.arm(env, &mut run, held, &unit).await {
                 Ok(ended) => return ended,
                 Err(error) if error.is_transient() => {
                     tracing::warn!(job = %run.job, run = %run.id, %error, "the store is away; arming again");
@@ -186,9 +186,9 @@ async fn gather<S: Store, T: Send + 'static>(env: &Env<S>, asks: &mut JoinSet<T>
 
 impl<S: Store, J: Lease<S::Tx>> LeaseBody<S, J> {
     /// Arms rows and ends the run, in one transaction.
-    async fn arm(&self, env: &Env<S>, run: &mut Run, held: Held, watch: &Watch) -> Result<Ended, JobError> {
+    async fn arm(&self, env: &Env<S>, run: &mut Run, held: Held, unit: &Entered<'_>) -> Result<Ended, JobError> {
         let (mut tx, now) = env.begin(self.timeout).await?;
-        watch.session(env.store.session(&tx));
+        unit.session(env.store.session(&tx));
         run.now = now;
         let armed = match caught(self.job.arm(&mut tx, run)).await {
             Caught::Answer(Ok(armed)) => i64::try_from(armed).unwrap_or(i64::MAX),

@@ -22,7 +22,7 @@ impl<S: Store> Body<S> for LocalBody {
     }
 
     async fn attempt(&self, env: &Env<S>, mut run: Run, _held: Held, watch: &Watch) -> Ended {
-        watch.enter(None);
+        let _unit = watch.enter();
         run.now = env.clock.now();
         // No transaction is open: a run that is asked to end is dropped at its next await.
         let answer = tokio::select! {

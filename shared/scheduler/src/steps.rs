@@ -44,10 +44,7 @@ impl<S: Store, J: Steps<S::Tx>> Body<S> for StepsBody<S, J> {
             if watch.why() != Why::Nothing {
                 return Ended::Asked;
             }
-            watch.enter(None);
-            let stepped = self.step(env, &input, run.clone(), held, watch).await;
-            watch.leave();
-            match stepped {
+            match self.step(env, &input, run.clone(), held, watch).await {
                 Stepped::Go(cursor) => {
                     run.cursor = Some(cursor);
                     backoff = Backoff::new();
@@ -93,6 +90,7 @@ impl<S: Store, J: Steps<S::Tx>> StepsBody<S, J> {
             Ok(cursor) => cursor,
             Err(ending) => return Stepped::End(Ended::With(ending)),
         };
+        let unit = watch.enter();
         run.now = env.clock.now();
         // No transaction is open, so the ask may be dropped when the run is asked to end.
         let asked = tokio::select! {
@@ -111,7 +109,7 @@ impl<S: Store, J: Steps<S::Tx>> StepsBody<S, J> {
             Ok(begun) => begun,
             Err(error) => return failed(&error.into()),
         };
-        watch.session(env.store.session(&tx));
+        unit.session(env.store.session(&tx));
         run.now = now;
         match caught(self.job.settle(&mut tx, cursor, answer, &run)).await {
             Caught::Answer(Ok(next)) => self.settle(env, tx, held, next).await,

@@ -303,6 +303,11 @@ pub trait Store: Clone + Send + Sync + 'static {
         Ok((tx, now, true))
     }
 
+    /// How many transactions of a job have their turn at once; a replica has a batch beside the other where it is two.
+    fn turns(&self) -> usize {
+        1
+    }
+
     /// Whether one transaction at a time can write (SQLite, memory): batches are kept short.
     fn single_writer(&self) -> bool {
         false

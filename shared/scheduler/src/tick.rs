@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    body::{Backoff, Body, Caught, Ended, Env, Kind, Watch, Why, caught},
+    body::{Backoff, Body, Caught, Ended, Entered, Env, Kind, Watch, Why, caught},
     kinds::{Held, Run, Step, Tick},
     ledger::{Ending, Outcome, RunState},
     store::Store,
@@ -32,12 +32,12 @@ impl<S: Store> Body<S> for TickBody<S> {
 
     async fn attempt(&self, env: &Env<S>, mut run: Run, held: Held, watch: &Watch) -> Ended {
         let mut backoff = Backoff::new();
-        watch.enter(None);
+        let unit = watch.enter();
         loop {
             if watch.why() != Why::Nothing {
                 return Ended::Asked;
             }
-            match self.batch(env, run.clone(), held, watch).await {
+            match self.batch(env, run.clone(), held, (watch, &unit)).await {
                 Batch::Go(next) => {
                     run = *next;
                     backoff = Backoff::new();
@@ -57,13 +57,13 @@ impl<S: Store> Body<S> for TickBody<S> {
 }
 
 impl<S: Store> TickBody<S> {
-    async fn batch(&self, env: &Env<S>, mut run: Run, held: Held, watch: &Watch) -> Batch {
+    async fn batch(&self, env: &Env<S>, mut run: Run, held: Held, (watch, unit): (&Watch, &Entered<'_>)) -> Batch {
         let (mut tx, now) = match env.begin(self.timeout).await {
             Ok(begun) => begun,
             Err(error) if error.is_transient() => return Batch::Again(error.to_string()),
             Err(error) => return Batch::End(Ended::With(Ending::error(Outcome::Failed, error))),
         };
-        watch.session(env.store.session(&tx));
+        unit.session(env.store.session(&tx));
         run.now = now;
         match caught(self.job.tick(&mut tx, &run)).await {
             Caught::Answer(Ok(Step::Done(items))) => {

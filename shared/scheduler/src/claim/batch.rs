@@ -1,53 +1,90 @@
 //! One batch: take, act, write down, commit; what it came to.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use uuid::Uuid;
 
-use super::{BATCH, Batch, Book, ClaimBody, Pass, WRITER_TIME};
+use super::{BATCH, Batch, Book, ClaimBody, Lane, Pass, WRITER_TIME};
 use crate::{
     Instant, JobError, StoreError,
-    body::{Caught, Env, Why, caught},
-    kinds::Take,
+    body::{Caught, Entered, Env, Why, caught},
+    clock::Clock,
+    kinds::{Run, Take},
     ledger::Outcome,
     store::{Store, Window},
     tick::roll_back,
 };
+
+/// A batch in the job's hands. When it is dropped, or fails, after a timeout that was its own, its rows are suspects.
+struct Acting<'a> {
+    ids: Vec<Uuid>,
+    over_at: Duration,
+    pass: &'a Pass<'a>,
+    clock: &'a dyn Clock,
+    suspects: &'a Mutex<Vec<Vec<Uuid>>>,
+}
+
+impl Acting<'_> {
+    /// It came back well, so it is no suspect, however late: the process may have been asleep.
+    fn well(mut self) -> Vec<Uuid> {
+        std::mem::take(&mut self.ids)
+    }
+}
+
+impl Drop for Acting<'_> {
+    fn drop(&mut self) {
+        if self.ids.is_empty() || self.pass.watch.why() != Why::Timeout || self.clock.monotonic() < self.over_at {
+            return;
+        }
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.ids));
+    }
+}
 
 impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
     /// One batch under the watch of the timeout.
     pub(super) async fn watched(
         &self,
         env: &Env<S>,
-        pass: &mut Pass<'_>,
+        pass: &Pass<'_>,
+        lane: Lane,
         limit: u64,
         only: Option<Vec<Uuid>>,
     ) -> Batch {
-        let began = env.clock.monotonic();
-        pass.watch.enter(None);
-        let batch = self.one(env, pass, limit, only).await;
-        pass.watch.leave();
+        let unit = pass.watch.enter();
+        let batch = self.one(env, pass, &unit, lane, limit, only).await;
         if let Batch::Done { rows, lateness_ms } = batch {
-            pass.sum.items += i64::try_from(rows).unwrap_or(i64::MAX);
-            pass.sum.lateness_ms = pass.sum.lateness_ms.max(lateness_ms);
-            self.adapt(env, env.clock.monotonic().saturating_sub(began), rows, limit);
+            pass.with(|progress| {
+                progress.sum.items += i64::try_from(rows).unwrap_or(i64::MAX);
+                progress.sum.lateness_ms = progress.sum.lateness_ms.max(lateness_ms);
+            });
+            self.adapt(env, env.clock.monotonic().saturating_sub(unit.since()), rows, limit);
         }
         batch
     }
 
-    async fn one(&self, env: &Env<S>, pass: &mut Pass<'_>, limit: u64, only: Option<Vec<Uuid>>) -> Batch {
-        let (mut tx, now) = match self.begin(env, pass).await {
-            Ok(begun) => begun,
+    async fn one(
+        &self,
+        env: &Env<S>,
+        pass: &Pass<'_>,
+        unit: &Entered<'_>,
+        lane: Lane,
+        limit: u64,
+        only: Option<Vec<Uuid>>,
+    ) -> Batch {
+        let (mut tx, now) = match self.begin(env, pass, lane).await {
+            Ok(Some(begun)) => begun,
+            Ok(None) => return Batch::NoTurn,
             Err(error) if error.is_transient() => return Batch::Again(error.to_string()),
             Err(error) => return Batch::Bad(Vec::new(), Outcome::Failed, error.to_string()),
         };
-        pass.watch.session(env.store.session(&tx));
+        unit.session(env.store.session(&tx));
         // A run's own now is an estimate of the store's, which may still be behind it: nothing is dealt with early.
         let until = pass.until.map_or(now, |until| until.min(now));
-        let after = pass.behind.row().filter(|_| only.is_none());
+        let (after, from_beginning) = pass.with(|progress| (progress.behind.row(), progress.behind.begins()));
+        let after = after.filter(|_| only.is_none());
         let take = Take { job: pass.run.job.clone(), now: until, limit, only, after };
         let rows = match caught(self.job.take(&mut tx, &take)).await {
             Caught::Answer(Ok(rows)) => rows,
@@ -56,44 +93,48 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         };
         if rows.is_empty() {
             roll_back(env, tx).await;
-            return Batch::Done { rows: 0, lateness_ms: 0 };
+            return Batch::Nothing { from_beginning };
         }
         let ids: Vec<Uuid> = rows.iter().map(|row| self.job.id(row)).collect();
-        if let Some(again) = ids.iter().find(|id| pass.handled.contains(id)) {
+        if let Some(still) = pass.with(|progress| ids.iter().copied().find(|id| progress.handled.remove(id))) {
             roll_back(env, tx).await;
-            let left = format!("row {again} was handled and is still due");
-            let still: Vec<Uuid> = ids.into_iter().filter(|id| pass.handled.remove(id)).take(1).collect();
-            return Batch::Bad(still, Outcome::Failed, left);
+            return Batch::Bad(vec![still], Outcome::Failed, format!("row {still} was handled and is still due"));
         }
         let late = rows.iter().filter_map(|row| self.job.due_at(row)).map(|due| (now - due).num_milliseconds()).max();
         let last = rows.last().filter(|_| take.only.is_none() && rows.len() as u64 == limit);
-        pass.behind.go_on(last.and_then(|row| Some((self.job.due_at(row)?, self.job.id(row)))));
-        pass.run.now = now;
-        let token = Arc::new(());
-        self.acting(|acting| acting.push((ids.clone(), Arc::downgrade(&token))));
-        let acted = caught(self.job.act(&mut tx, rows, &pass.run)).await;
-        // One that came back well is no suspect, however late: the process may have been asleep.
-        if matches!(acted, Caught::Answer(Ok(()))) || pass.watch.why() != Why::Timeout {
-            self.acting(|acting| acting.retain(|(batch, _)| *batch != ids));
+        let last = last.and_then(|row| Some((self.job.due_at(row)?, self.job.id(row))));
+        let full = pass.with(|progress| {
+            progress.behind.go_on(last);
+            progress.full.take_if(|_| last.is_some())
+        });
+        if let Some(full) = full {
+            let _nobody = full.send(());
         }
-        match acted {
-            Caught::Answer(Ok(())) => {}
-            Caught::Answer(Err(error)) => return bad(env, tx, ids, error).await,
-            Caught::Panicked(text) => return panicked(env, tx, ids, text).await,
-        }
+        let run = Run { now, ..pass.run.clone() };
+        let over_at = unit.since() + self.timeout;
+        let acting = Acting { ids, over_at, pass, clock: &*env.clock, suspects: &self.suspects };
+        let ids = match caught(self.job.act(&mut tx, rows, &run)).await {
+            Caught::Answer(Ok(())) => acting.well(),
+            Caught::Answer(Err(error)) => return bad(env, tx, acting.ids.clone(), error).await,
+            Caught::Panicked(text) => return panicked(env, tx, acting.ids.clone(), text).await,
+        };
         self.write_down(env, pass, tx, ids, now, late.unwrap_or(0).max(0)).await
     }
 
-    /// Begins a batch; before the first it is asked whether rows are set aside, beside it where connections allow.
-    async fn begin(&self, env: &Env<S>, pass: &mut Pass<'_>) -> Result<(S::Tx, Instant), StoreError> {
-        let begun = env.begin_in_turn(&self.name, self.timeout);
-        if pass.aside.is_some() {
+    /// Begins a batch; before the first it is asked whether rows are set aside, beside it where connections allow. `None`: no
+    /// turn is free for a batch beside another.
+    async fn begin(&self, env: &Env<S>, pass: &Pass<'_>, lane: Lane) -> Result<Option<(S::Tx, Instant)>, StoreError> {
+        if lane == Lane::Beside {
+            return env.begin_if_turn(&self.name, self.timeout).await;
+        }
+        let begun = async { env.begin_in_turn(&self.name, self.timeout).await.map(Some) };
+        if pass.with(|progress| progress.aside.is_some()) {
             return begun.await;
         }
         let asked = env.store.failures(&self.name, None, 1);
         let (aside, begun) =
             if env.store.single_writer() { (asked.await, begun.await) } else { tokio::join!(asked, begun) };
-        pass.aside = Some(!aside.is_ok_and(|aside| aside.is_empty()));
+        pass.with(|progress| progress.aside = Some(!aside.is_ok_and(|aside| aside.is_empty())));
         begun
     }
 
@@ -101,14 +142,14 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
     async fn write_down(
         &self,
         env: &Env<S>,
-        pass: &mut Pass<'_>,
+        pass: &Pass<'_>,
         mut tx: S::Tx,
         ids: Vec<Uuid>,
         now: Instant,
         lateness_ms: i64,
     ) -> Batch {
         let items = i64::try_from(ids.len()).unwrap_or(i64::MAX);
-        let cleared = if pass.aside == Some(true) {
+        let cleared = if pass.with(|progress| progress.aside) == Some(true) {
             env.store.clear_failures(&mut tx, &pass.run.job, &ids).await
         } else {
             Ok(())
@@ -132,13 +173,13 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
             }
             Err(error) => return bad(env, tx, ids, error.into()).await,
         }
+        let rows = ids.len() as u64;
         // Whatever became of an unknown commit, the rows say it: they are due or they are not.
         if let Err(error) = env.store.commit(tx).await {
             return Batch::Again(error.to_string());
         }
         (env.on_effect)();
-        let rows = ids.len() as u64;
-        pass.handled.extend(ids);
+        pass.with(|progress| progress.handled.extend(ids));
         Batch::Done { rows, lateness_ms }
     }
 

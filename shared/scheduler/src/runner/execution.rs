@@ -169,13 +169,13 @@ impl<S: Store> Executions<S> {
         let clock = &self.env.clock;
         loop {
             let now = clock.monotonic();
-            let deadline = watch.unit().map_or(now, |unit| unit.since) + entry.timeout;
+            let deadline = watch.since().unwrap_or(now) + entry.timeout;
             tokio::select! {
                 biased;
                 ended = &mut attempt => return Some(joined(ended)),
                 () = clock.sleep_until(deadline.max(now + Duration::from_millis(1))) => {}
             }
-            let over = watch.unit().is_some_and(|unit| clock.monotonic() >= unit.since + entry.timeout);
+            let over = watch.since().is_some_and(|since| clock.monotonic() >= since + entry.timeout);
             if over {
                 break;
             }
@@ -198,10 +198,10 @@ impl<S: Store> Executions<S> {
             ended = &mut attempt => return Some(joined(ended)),
             () = clock.sleep_until(late + KILL) => {}
         }
-        if let Some(session) = watch.unit().and_then(|unit| unit.session)
-            && let Err(error) = self.env.store.kill(session).await
-        {
-            tracing::warn!(job = %entry.name, %error, "could not end the database session of a run that does not react");
+        for session in watch.sessions(clock.monotonic().saturating_sub(entry.timeout)) {
+            if let Err(error) = self.env.store.kill(session).await {
+                tracing::warn!(job = %entry.name, %error, "could not end the database session of a run that does not react");
+            }
         }
         self.env.store.given_up();
         // Its session is gone, so a future that waits for ever may be dropped; a thread that is blocked does not notice.

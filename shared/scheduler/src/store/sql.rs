@@ -105,6 +105,8 @@ struct Opened {
     turn: bool,
 }
 
+/// Turns of a job at once, as [`TURN`] gives them.
+const TURNS: usize = 2;
 /// One of two turns of a job in the whole cluster: while one transaction writes, another may claim. It ends with the
 /// transaction.
 const TURN: &str = "(pg_try_advisory_xact_lock(hashtext($4), 0) OR pg_try_advisory_xact_lock(hashtext($4), 1))";

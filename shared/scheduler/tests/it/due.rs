@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use chrono::TimeDelta;
-use scheduler::{Job, clock::Clock, ledger::Wake, policy::ResumeFrom, store::memory::MemoryStore};
+use scheduler::{Job, clock::Clock, config::JobSettings, ledger::Wake, policy::ResumeFrom, store::memory::MemoryStore};
 
 use crate::{
     jobs::{Deal, ROWS, Replica, due_in, every, settle},
@@ -111,6 +111,24 @@ async fn a_row_that_makes_the_job_panic_is_set_aside_and_the_others_go_through()
     assert_eq!(left, [ids[41]]);
     let aside = replica.running.handle().failures("deal", None, 10).await.unwrap();
     assert!(aside[0].error.contains("is too much"), "{aside:?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_takes_longer_than_the_timeout_is_halved_down_to_the_row_whose_fault_it_is() {
+    let clock = clock();
+    let (store, _keep) = memory(&clock);
+    let job = Deal { hangs: true, ..Deal::default() };
+    let ids = due_in(&store, &clock, 5, 2);
+    job.poison.lock().unwrap().push(ids[1]);
+    let settings = JobSettings { timeout: Some(Duration::from_secs(10)), ..every(86_400) };
+    let replica = Replica::start(&store, &clock, [Job::claim("deal", "deals with due rows", settings, job)]);
+    // The batch, then the half with the row: each its timeout, and what a job is given to react.
+    replica.pass(5 + 2 * (10 + 8)).await;
+    let left: Vec<_> = store.rows(ROWS).into_iter().filter(|row| row.due_at.is_some()).map(|row| row.id).collect();
+    assert_eq!(left, [ids[1]]);
+    let aside = replica.running.handle().failures("deal", None, 10).await.unwrap();
+    assert_eq!(aside.iter().map(|row| row.row_id).collect::<Vec<_>>(), [ids[1]]);
+    assert!(aside[0].error.contains("took longer than 10s"), "{aside:?}");
 }
 
 #[tokio::test]

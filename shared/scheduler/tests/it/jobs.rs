@@ -87,6 +87,8 @@ pub(crate) struct Deal {
     pub(crate) poison: Arc<Mutex<Vec<Uuid>>>,
     /// Poison makes it panic instead of fail.
     pub(crate) panics: bool,
+    /// Poison makes it never come back.
+    pub(crate) hangs: bool,
     pub(crate) acts: Arc<AtomicUsize>,
     /// Leaves the rows due, which is a mistake.
     pub(crate) forgets: bool,
@@ -116,6 +118,9 @@ impl Claim<MemoryTx> for Deal {
         for row in rows {
             let poison = self.poison.lock().unwrap().contains(&row.id);
             assert!(!(poison && self.panics), "row {} is too much", row.id);
+            if poison && self.hangs {
+                std::future::pending::<()>().await;
+            }
             if poison {
                 return Err(JobError::failed(format!("row {} is poison", row.id)));
             }

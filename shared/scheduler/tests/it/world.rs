@@ -97,6 +97,12 @@ pub(crate) async fn postgres_db(connections: u32) -> (DatabaseConnection, Keep) 
     (db, Keep { _folder: None, schema: Some((url, schema)) })
 }
 
+/// What a question for one whole number finds.
+pub(crate) async fn number(db: &DatabaseConnection, question: &str) -> i64 {
+    let question = Statement::from_string(db.get_database_backend(), question);
+    db.query_one_raw(question).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
 /// A connection beside those of `db`, to the same schema.
 #[expect(clippy::disallowed_methods, reason = "the server of the test run is told by the environment")]
 pub(crate) async fn another(db: &DatabaseConnection) -> DatabaseConnection {

@@ -206,6 +206,10 @@ impl Store for SqlStore {
         self.begin_on(self.control.clone(), limit, None).await.map(|(tx, now, _)| (tx, now))
     }
 
+    fn turns(&self) -> usize {
+        if self.single_writer() { 1 } else { super::TURNS }
+    }
+
     fn single_writer(&self) -> bool {
         self.backend() == DbBackend::Sqlite
     }
