@@ -102,12 +102,12 @@ impl<S: Store> Env<S> {
 
 /// Waits for a turn: as long as a small batch takes, then longer.
 const PATIENCE: [Duration; 6] = [
-    Duration::from_millis(2),
     Duration::from_millis(4),
     Duration::from_millis(8),
     Duration::from_millis(16),
     Duration::from_millis(32),
-    Duration::from_millis(32),
+    Duration::from_millis(64),
+    Duration::from_millis(128),
 ];
 
 /// Why a run was asked to come to its end.
