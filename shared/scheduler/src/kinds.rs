@@ -105,7 +105,8 @@ pub trait Claim<T: Send>: Send + Sync + 'static {
     /// Locks up to `take.limit` due rows, oldest first, leaving out rows that others have locked.
     async fn take(&self, tx: &mut T, take: &Take) -> Result<Vec<Self::Row>, JobError>;
 
-    /// Makes the change of all `rows` and records their events; afterwards none of them may be due.
+    /// Makes the change of all `rows` and records their events; afterwards none of them may be due. While much is due it is
+    /// called for two batches at once, each in a transaction of its own, as replicas call it.
     async fn act(&self, tx: &mut T, rows: Vec<Self::Row>, run: &Run) -> Result<(), JobError>;
 
     /// Whether the runner should wake exactly when the next row falls due.
