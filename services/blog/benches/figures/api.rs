@@ -22,7 +22,12 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{BLOG, ID, Size, home, percentiles, table::Table};
+use crate::{
+    BLOG, ID, Size,
+    cpu::Cpu,
+    home, percentiles,
+    table::{Rate, Table},
+};
 
 /// Connections that ask, one question after the other.
 const CONNECTIONS: usize = 64;
@@ -31,12 +36,20 @@ const ASKED: Duration = Duration::from_secs(4);
 
 /// Questions a second, and the 99th percentile of an answer's time in milliseconds.
 struct Answered {
-    rate: f64,
+    rate: Rate,
     end: f64,
 }
 
+/// Whom to ask: where it listens, and its process; `rows` is a connection to its database.
+struct Asked<'a> {
+    address: &'a str,
+    process: u32,
+    rows: &'a mut PgConnection,
+}
+
 /// Asks by all connections for a while; `question` is told how many were asked before.
-async fn ask(address: &str, question: impl Fn(usize) -> String) -> Answered {
+async fn ask(Asked { address, process, rows }: Asked<'_>, question: impl Fn(usize) -> String) -> Answered {
+    let cpu = Cpu::of(rows).await.by(&[process]);
     let (asked, until, began) = (std::cell::Cell::new(0), Instant::now() + ASKED, Instant::now());
     let connections = (0..CONNECTIONS).map(|_| async {
         let mut took = Vec::new();
@@ -53,7 +66,8 @@ async fn ask(address: &str, question: impl Fn(usize) -> String) -> Answered {
     });
     let took: Vec<f64> = futures_util::future::join_all(connections).await.concat();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
+    let count = took.len() as f64;
+    let rate = Rate { rate: count / began.elapsed().as_secs_f64(), cpu: cpu.of_thousand(count) };
     Answered { rate, end: percentiles(took).1 }
 }
 
@@ -120,6 +134,16 @@ impl Plain {
     }
 }
 
+impl Plain {
+    fn asked<'a>(&'a self, rows: &'a mut PgConnection) -> Asked<'a> {
+        Asked { address: &self.address, process: self.child.id(), rows }
+    }
+}
+
+fn of<'a>(blog: &'a Process, rows: &'a mut PgConnection) -> Asked<'a> {
+    Asked { address: &blog.api_address, process: blog.id(), rows }
+}
+
 impl Drop for Plain {
     fn drop(&mut self) {
         drop(self.child.kill());
@@ -133,36 +157,37 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     let mut rows = home.rows("blog").await;
     seed(&mut rows, size.waiting).await;
     let plain = Plain::start(&format!("{}?options=-c%20search_path%3Dblog", home.url().expect("a database")));
-    let hello = ask(&plain.address, |_| to_get("/hello")).await;
-    table.put("limit: axum hello, 64 connections", "requests/s", hello.rate);
-    let address = blog.api_address.as_str();
+    let hello = ask(plain.asked(&mut rows), |_| to_get("/hello")).await;
+    table.rate("limit: axum hello, 64 connections", "requests/s", hello.rate, None);
     let seeds = usize::try_from(size.waiting).expect("a count");
     let slug = |asked: usize| format!("seed-{}", asked.wrapping_mul(7_919) % seeds + 1);
-    let limit = ask(&plain.address, |asked| to_get(&format!("/by-slug/{}", slug(asked)))).await;
-    let ours = ask(address, |asked| to_get(&format!("/api/blog/posts/by-slug/{}", slug(asked)))).await;
+    let limit = ask(plain.asked(&mut rows), |asked| to_get(&format!("/by-slug/{}", slug(asked)))).await;
+    let ours = ask(of(&blog, &mut rows), |asked| to_get(&format!("/api/blog/posts/by-slug/{}", slug(asked)))).await;
     put(table, "a post by its slug", &ours, &limit);
-    let limit = ask(&plain.address, |_| to_get("/posts")).await;
-    let first = ask(address, |_| to_get("/api/blog/posts?status=published")).await;
+    let limit = ask(plain.asked(&mut rows), |_| to_get("/posts")).await;
+    let first = ask(of(&blog, &mut rows), |_| to_get("/api/blog/posts?status=published")).await;
     put(table, "a list of 20, its first page", &first, &limit);
     let deep = "SELECT id FROM posts ORDER BY id DESC OFFSET (SELECT count(*) * 9 / 10 FROM posts) LIMIT 1";
     let deep: Uuid = sqlx::query_scalar(deep).fetch_one(&mut rows).await.expect("a post");
-    let limit = ask(&plain.address, |_| to_get(&format!("/posts?before={deep}"))).await;
+    let limit = ask(plain.asked(&mut rows), |_| to_get(&format!("/posts?before={deep}"))).await;
     let cursor = page::encode(&deep);
-    let deep = ask(address, |_| to_get(&format!("/api/blog/posts?status=published&cursor={cursor}"))).await;
+    let deep =
+        ask(of(&blog, &mut rows), |_| to_get(&format!("/api/blog/posts?status=published&cursor={cursor}"))).await;
     put(table, "a list of 20, behind nine tenths of the posts", &deep, &limit);
-    let limit = ask(&plain.address, |asked| to_post("/posts", &new_post(asked))).await;
-    let ours = ask(address, |asked| to_post("/api/blog/posts", &new_post(asked))).await;
+    let limit = ask(plain.asked(&mut rows), |asked| to_post("/posts", &new_post(asked))).await;
+    let ours = ask(of(&blog, &mut rows), |asked| to_post("/api/blog/posts", &new_post(asked))).await;
     put(table, "a post is created", &ours, &limit);
     drop(blog);
     // The handler beside it relays nothing; without a broker ours does not either.
     let off = [("POST_PUBLISHER_ENABLED", "false"), ("KAFKA_BROKERS", "127.0.0.1:1")];
     let blog = Process::start(BLOG, &home, &off).ready().await;
-    let ours = ask(&blog.api_address, |asked| to_post("/api/blog/posts", &new_post(asked))).await;
+    let ours = ask(of(&blog, &mut rows), |asked| to_post("/api/blog/posts", &new_post(asked))).await;
     put(table, "a post is created, nothing relayed meanwhile", &ours, &limit);
 }
 
 fn put(table: &mut Table, what: &str, ours: &Answered, limit: &Answered) {
-    table.put_beside(what, "requests/s", ours.rate, Some((limit.rate, "axum, the same statements")));
+    table.rate(&format!("axum: {what}"), "requests/s", limit.rate, None);
+    table.rate(what, "requests/s", ours.rate, Some((limit.rate.rate, "axum, the same statements")));
     table.put_beside(&format!("{what}, p99"), "ms", ours.end, Some((limit.end, "axum, the same statements")));
 }
 

@@ -23,8 +23,14 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
-use crate::{ID, Size, cpu::Cpu, table::Table};
+use crate::{
+    ID, Size,
+    cpu::Cpu,
+    table::{Rate, Table},
+    wait,
+};
 
+pub(crate) const ROWS_A_SECOND: &str = "rows/s";
 /// Rows a transaction of the limit has.
 const BATCH: i64 = 1_000;
 
@@ -189,16 +195,38 @@ pub(crate) fn settings() -> JobSettings {
     JobSettings { run_on_start: false, spec: spec.clone(), ..JobSettings::of(spec.schedule) }
 }
 
-/// Rows a second, and seconds of processors for 1,000 rows, of the worker and the database together.
-pub(crate) struct Burned {
-    pub(crate) rate: f64,
-    pub(crate) cpu: f64,
+/// How often sessions that wait for a lock are counted.
+const SAMPLE: Duration = Duration::from_millis(50);
+
+/// How many sessions of this database wait for a lock of another, each time they are counted.
+async fn waiting_for_locks(url: &str, found: &mut Vec<f64>) {
+    let mut connection = PgConnection::connect(url).await.expect("the database answers");
+    let waiting = "SELECT count(*)::float8 FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'active' AND wait_event_type = 'Lock'";
+    loop {
+        wait(SAMPLE).await;
+        found.push(sqlx::query_scalar(waiting).fetch_one(&mut connection).await.expect("a count"));
+    }
 }
 
-/// By runners that ship, as many as told, in this process.
-async fn burned(count: i32, runners: usize, job: impl Fn(Arc<AtomicU64>) -> Job<SqlStore>) -> Burned {
+/// By runners that ship, as many as told, in this process; how many of their sessions waited for a lock, on average.
+async fn replicas(count: i32, runners: usize) -> (Rate, f64) {
+    let filled = Filled::with(count).await;
+    let (url, mut found) = (filled.url.clone(), Vec::new());
+    let rate = tokio::select! {
+        rate = burned(filled, count, runners, claim) => rate,
+        () = waiting_for_locks(&url, &mut found) => unreachable!("it goes on for ever"),
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    (rate, found.iter().sum::<f64>() / found.len().max(1) as f64)
+}
+
+async fn one(count: i32, job: impl Fn(Arc<AtomicU64>) -> Job<SqlStore>) -> Rate {
+    burned(Filled::with(count).await, count, 1, job).await
+}
+
+async fn burned(mut filled: Filled, count: i32, runners: usize, job: impl Fn(Arc<AtomicU64>) -> Job<SqlStore>) -> Rate {
     let done = Arc::new(AtomicU64::new(0));
-    let mut filled = Filled::with(count).await;
     let mut running = Vec::new();
     let cpu = Cpu::of(&mut filled.rows).await;
     let began = Instant::now();
@@ -214,11 +242,11 @@ async fn burned(count: i32, runners: usize, job: impl Fn(Arc<AtomicU64>) -> Job<
         let _waited = tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await;
     }
     let seconds = began.elapsed().as_secs_f64();
-    let used = cpu.since();
+    let cpu = cpu.of_thousand(f64::from(count));
     for running in running {
         running.stop(Duration::from_secs(10)).await;
     }
-    Burned { rate: f64::from(count) / seconds, cpu: used * 1_000.0 / f64::from(count) }
+    Rate { rate: f64::from(count) / seconds, cpu }
 }
 
 /// How plain SQL deals with a batch.
@@ -232,7 +260,7 @@ enum Plain {
     Locked,
 }
 
-async fn plain(count: i32, connections: usize, how: Plain) -> Burned {
+async fn plain(count: i32, connections: usize, how: Plain) -> Rate {
     let mut filled = Filled::with(count).await;
     let cpu = Cpu::of(&mut filled.rows).await;
     let began = Instant::now();
@@ -243,7 +271,7 @@ async fn plain(count: i32, connections: usize, how: Plain) -> Burned {
     }
     futures_util::future::join_all(workers).await;
     let seconds = began.elapsed().as_secs_f64();
-    Burned { rate: f64::from(count) / seconds, cpu: cpu.since() * 1_000.0 / f64::from(count) }
+    Rate { rate: f64::from(count) / seconds, cpu: cpu.of_thousand(f64::from(count)) }
 }
 
 async fn work(mut connection: PgConnection, how: Plain) {
@@ -278,12 +306,6 @@ async fn work(mut connection: PgConnection, how: Plain) {
     }
 }
 
-/// Puts both figures into the table.
-pub(crate) fn put(table: &mut Table, name: &str, burned: &Burned, limit: Option<(f64, &'static str)>) {
-    table.put_beside(name, "rows/s", burned.rate, limit);
-    table.put(&format!("{name}: processor"), "s/1,000", burned.cpu);
-}
-
 fn claim(done: Arc<AtomicU64>) -> Job<SqlStore> {
     Job::claim("burn", "", settings(), Burn { with_events: false, done, started: None })
 }
@@ -294,16 +316,16 @@ fn lease(done: Arc<AtomicU64>) -> Job<SqlStore> {
 
 /// Rows a second that one replica deals with by `Claim`.
 pub(crate) async fn capacity(size: Size) -> f64 {
-    burned(size.due, 1, claim).await.rate
+    one(size.due, claim).await.rate
 }
 
 /// Our own figures in the rounds of the peers, and the limit they have in common.
 pub(crate) async fn beside_peers(table: &mut Table, size: Size) {
     let limit = plain(size.due, 4, Plain::Delete).await.rate;
     let limit = Some((limit, "plain SQL, claim and delete, 4 connections"));
-    put(table, "Belfry: due rows by Claim", &burned(size.due, 1, claim).await, limit);
-    put(table, "Belfry: due rows by Claim, 2 replicas", &burned(size.due, 2, claim).await, limit);
-    put(table, "Belfry: due rows by Lease", &burned(size.due, 1, lease).await, limit);
+    table.rate("Belfry: due rows by Claim", ROWS_A_SECOND, one(size.due, claim).await, limit);
+    table.rate("Belfry: due rows by Claim, 2 replicas", ROWS_A_SECOND, replicas(size.due, 2).await.0, limit);
+    table.rate("Belfry: due rows by Lease", ROWS_A_SECOND, one(size.due, lease).await, limit);
 }
 
 pub(crate) async fn measure(table: &mut Table, size: Size) {
@@ -318,15 +340,18 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     let mut limit = 0.0;
     for (name, connections, how) in plain_of {
         let burned = plain(count, connections, how).await;
-        put(table, name, &burned, None);
+        table.rate(name, ROWS_A_SECOND, burned, None);
         limit = burned.rate;
     }
     let limit = Some((limit, "plain SQL, lock and delete, 4 connections"));
-    put(table, "due rows by Claim", &burned(count, 1, claim).await, limit);
-    put(table, "due rows by Lease", &burned(count, 1, lease).await, limit);
+    table.rate("due rows by Claim", ROWS_A_SECOND, one(count, claim).await, limit);
+    table.rate("due rows by Lease", ROWS_A_SECOND, one(count, lease).await, limit);
     let told = |done| Job::claim("burn", "", settings(), Burn { with_events: true, done, started: None });
-    put(table, "due rows by Claim, each with an event", &burned(count, 1, told).await, limit);
+    table.rate("due rows by Claim, each with an event", ROWS_A_SECOND, one(count, told).await, limit);
     for runners in [2, 4, 8] {
-        put(table, &format!("due rows by Claim, {runners} replicas"), &burned(count, runners, claim).await, limit);
+        let name = format!("due rows by Claim, {runners} replicas");
+        let (rate, waiting) = replicas(count, runners).await;
+        table.rate(&name, ROWS_A_SECOND, rate, limit);
+        table.put(&format!("{name}: sessions that wait for a lock, mean"), "sessions", waiting);
     }
 }

@@ -22,8 +22,9 @@ use uuid::Uuid;
 
 use crate::{
     Size,
-    burn::{Burn, settings},
-    table::Table,
+    burn::{Burn, ROWS_A_SECOND, settings},
+    cpu::Cpu,
+    table::{Rate, Table},
     wait,
 };
 
@@ -59,14 +60,14 @@ async fn filled(file: &Path, count: usize) -> DatabaseConnection {
     db
 }
 
-fn rate(count: usize, began: Instant) -> f64 {
+fn rate(count: usize, took: Duration, cpu: &Cpu) -> Rate {
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let count = count as f64;
-    count / began.elapsed().as_secs_f64()
+    Rate { rate: count / took.as_secs_f64(), cpu: cpu.of_thousand(count) }
 }
 
 /// Due rows by the runner that ships.
-async fn claimed(count: usize, with_events: bool) -> f64 {
+async fn claimed(count: usize, with_events: bool) -> Rate {
     let folder = tempfile::tempdir().expect("a folder");
     let db = filled(&folder.path().join("rows.sqlite"), count).await;
     let done = Arc::new(AtomicU64::new(0));
@@ -74,14 +75,14 @@ async fn claimed(count: usize, with_events: bool) -> f64 {
     let process = Arc::clone(&clock) as Arc<dyn Clock>;
     let store = SqlStore::new(db.clone(), db.clone(), "bench", Time::Database, process, None);
     let burn = Burn { with_events, done: Arc::clone(&done), started: None };
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), Cpu::here());
     let running = Scheduler::new("bench", store, clock).job(Job::claim("burn", "", settings(), burn)).start();
     while done.load(Ordering::Relaxed) < count as u64 {
         wait(Duration::from_millis(1)).await;
     }
     // The last batch is being committed: whoever asks the one connection after it has waited for that.
     let left = Sql::of(&db).one(&db, "SELECT count(*) AS n FROM rows").await.expect("an answer").expect("a row");
-    let rate = rate(count, began);
+    let rate = rate(count, began.elapsed(), &cpu);
     assert_eq!(left.try_get::<i64>("", "n").expect("a count"), 0, "all are dealt with");
     running.stop(Duration::from_secs(10)).await;
     rate
@@ -95,12 +96,12 @@ async fn plain(file: &Path) -> SqliteConnection {
 }
 
 /// The same by plain SQL: select and delete a batch, with an event of as many bytes for each if asked to.
-async fn deleted(count: usize, with_events: bool) -> f64 {
+async fn deleted(count: usize, with_events: bool) -> Rate {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("rows.sqlite");
     filled(&file, count).await.close().await.expect("it can be closed");
     let mut db = plain(&file).await;
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), Cpu::here());
     loop {
         let mut tx = db.begin_with("BEGIN IMMEDIATE").await.expect("a transaction");
         let due = "SELECT id FROM rows WHERE due_at <= '2026-06-01' ORDER BY due_at, id LIMIT 1000";
@@ -133,7 +134,7 @@ async fn deleted(count: usize, with_events: bool) -> f64 {
         delete.build().execute(&mut *tx).await.expect("a delete");
         tx.commit().await.expect("a commit");
     }
-    rate(count, began)
+    rate(count, began.elapsed(), &cpu)
 }
 
 fn record(number: usize) -> Record {
@@ -143,12 +144,12 @@ fn record(number: usize) -> Record {
 }
 
 /// Records appended to the embedded log a second, and read by a member of a group.
-async fn logged(count: usize) -> (f64, f64) {
+async fn logged(count: usize) -> (Rate, Rate) {
     let folder = tempfile::tempdir().expect("a folder");
     let log = EmbeddedBroker::open(&folder.path().join("log.sqlite")).await.expect("a log");
     let (producer, topic) = (log.producer(), Topic::from(events::by_name(TOPIC).expect("a type")));
     producer.ensure_topics(&[topic]).await.expect("a topic");
-    let mut appended = Duration::ZERO;
+    let (mut appended, cpu) = (Duration::ZERO, Cpu::here());
     for batch in 0..count / RECORDS {
         let records: Vec<Record> = (0..RECORDS).map(|number| record(batch * RECORDS + number)).collect();
         let began = Instant::now();
@@ -156,7 +157,8 @@ async fn logged(count: usize) -> (f64, f64) {
         appended += began.elapsed();
     }
     let mut member = log.consumer("bench", &[TOPIC]).await.expect("a member");
-    let (began, mut read) = (Instant::now(), 0);
+    let append = rate(count, appended, &cpu);
+    let (began, cpu, mut read) = (Instant::now(), Cpu::here(), 0);
     while read < count {
         let messages = member.poll(RECORDS, Duration::from_secs(1)).await.expect("records");
         read += messages.len();
@@ -164,19 +166,18 @@ async fn logged(count: usize) -> (f64, f64) {
         let last = Position { topic: TOPIC.to_owned(), partition: last.partition, offset: last.offset };
         member.commit(&[last]).await.expect("a commit");
     }
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    (count as f64 / appended.as_secs_f64(), rate(count, began))
+    (append, rate(count, began.elapsed(), &cpu))
 }
 
 /// The same by plain SQL on a table of as many columns: inserted by batches, and read by batches with a position kept.
-async fn kept(count: usize) -> (f64, f64) {
+async fn kept(count: usize) -> (Rate, Rate) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut db = plain(&folder.path().join("log.sqlite")).await;
     let table = "CREATE TABLE events (topic text NOT NULL, offset integer NOT NULL, id blob NOT NULL, key text NOT NULL,
         body blob NOT NULL, headers text NOT NULL, at text NOT NULL, PRIMARY KEY (topic, offset), UNIQUE (id)) WITHOUT ROWID";
     db.execute(table).await.expect("a table");
     db.execute("CREATE TABLE groups (name text PRIMARY KEY, next integer NOT NULL)").await.expect("a table");
-    let mut appended = Duration::ZERO;
+    let (mut appended, cpu) = (Duration::ZERO, Cpu::here());
     for batch in 0..count / RECORDS {
         let records: Vec<(usize, Record)> =
             (batch * RECORDS..(batch + 1) * RECORDS).map(|number| (number, record(number))).collect();
@@ -197,7 +198,8 @@ async fn kept(count: usize) -> (f64, f64) {
         tx.commit().await.expect("a commit");
         appended += began.elapsed();
     }
-    let (began, mut next) = (Instant::now(), 0);
+    let append = rate(count, appended, &cpu);
+    let (began, cpu, mut next) = (Instant::now(), Cpu::here(), 0);
     while next < count {
         let select = "SELECT topic, offset, key, body, headers, at FROM events WHERE topic = $1 AND offset >= $2 ORDER BY offset LIMIT $3";
         let at = |number: usize| i64::try_from(number).expect("a number");
@@ -206,8 +208,7 @@ async fn kept(count: usize) -> (f64, f64) {
         let keep = "INSERT INTO groups VALUES ('bench', $1) ON CONFLICT (name) DO UPDATE SET next = excluded.next";
         sqlx::query(keep).bind(at(next)).execute(&mut db).await.expect("a position");
     }
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    (count as f64 / appended.as_secs_f64(), rate(count, began))
+    (append, rate(count, began.elapsed(), &cpu))
 }
 
 pub(crate) async fn measure(table: &mut Table, size: Size) {
@@ -215,10 +216,13 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     for (what, with_events) in [("due rows by Claim", false), ("due rows by Claim, each with an event", true)] {
         let limit = deleted(count, with_events).await;
         let ours = claimed(count, with_events).await;
-        table.put_beside(&format!("SQLite: {what}"), "rows/s", ours, Some((limit, "plain SQL on SQLite")));
+        table.rate(&format!("plain SQL on SQLite: {what}"), ROWS_A_SECOND, limit, None);
+        table.rate(&format!("SQLite: {what}"), ROWS_A_SECOND, ours, Some((limit.rate, "plain SQL on SQLite")));
     }
     let (append, read) = kept(count * 2).await;
     let (appended, polled) = logged(count * 2).await;
-    table.put_beside("embedded log: appended", "events/s", appended, Some((append, "plain SQL on SQLite")));
-    table.put_beside("embedded log: read", "events/s", polled, Some((read, "plain SQL on SQLite")));
+    for (what, ours, limit) in [("appended", appended, append), ("read", polled, read)] {
+        table.rate(&format!("plain SQL on SQLite: {what}"), "events/s", limit, None);
+        table.rate(&format!("embedded log: {what}"), "events/s", ours, Some((limit.rate, "plain SQL on SQLite")));
+    }
 }

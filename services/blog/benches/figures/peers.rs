@@ -11,11 +11,12 @@ use std::{
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    Size, burn,
+    Size,
+    burn::{self, ROWS_A_SECOND},
     cpu::{self, Cpu},
     fires, nudge, percentiles,
     rows::resident_kib,
-    table::Table,
+    table::{Rate, Table},
 };
 
 /// Jobs whose time from the call that puts them in to their start is measured.
@@ -130,13 +131,13 @@ async fn own_database() -> (String, PgConnection) {
 }
 
 /// Rows a second; a peer that was told to stop is waited for.
-async fn burned(folder: &Path, count: i32) -> burn::Burned {
+async fn burned(folder: &Path, count: i32) -> Rate {
     let (url, mut server) = own_database().await;
     let mut peer = Ready::to(&folder.join("run"), &url, "burn", usize::try_from(count).unwrap_or(0));
-    let cpu = Cpu::of(&mut server).await.with(peer.child.id());
+    let cpu = Cpu::of(&mut server).await.by(&[peer.child.id()]);
     peer.go();
     let seconds = peer.number();
-    burn::Burned { rate: f64::from(count) / seconds, cpu: cpu.since() * 1_000.0 / f64::from(count) }
+    Rate { rate: f64::from(count) / seconds, cpu: cpu.of_thousand(f64::from(count)) }
 }
 
 async fn asked(folder: &Path) -> (f64, f64) {
@@ -153,7 +154,7 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
         let name = name(folder);
         // One that does some thousand a second is asked for a tenth: it would take minutes.
         let count = if SLOW.contains(&name.as_str()) { size.due / 10 } else { size.due };
-        burn::put(table, &format!("{name}: no-op jobs"), &burned(folder, count).await, None);
+        table.rate(&format!("{name}: no-op jobs"), ROWS_A_SECOND, burned(folder, count).await, None);
     }
     burn::beside_peers(table, size).await;
     for folder in built.iter().filter(|folder| knows(folder, "latency")) {

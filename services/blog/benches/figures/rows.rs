@@ -11,7 +11,13 @@ use sqlx::{Connection, Executor, PgConnection};
 use test_kit::{Home, Process, eventually_within};
 use uuid::Uuid;
 
-use crate::{BLOG, ID, Size, home, table::Table};
+use crate::{
+    BLOG, ID, Size,
+    burn::ROWS_A_SECOND,
+    cpu::Cpu,
+    home,
+    table::{Rate, Table},
+};
 
 /// Rows a batch of the limit has; the job's own batches are as large.
 const BATCH: i64 = 1_000;
@@ -42,10 +48,11 @@ fn rate(rows: i32, seconds: f64) -> f64 {
 }
 
 /// The same by plain SQL, one connection: lock a batch, update it, insert two events a row.
-async fn limit(size: Size) -> f64 {
+async fn limit(size: Size) -> Rate {
     let home = made().await;
     let mut rows = home.rows("blog").await;
     seed(&mut rows, size.burst).await;
+    let cpu = Cpu::of(&mut rows).await;
     let began = Instant::now();
     loop {
         let mut tx = rows.begin().await.expect("a transaction");
@@ -83,15 +90,17 @@ async fn limit(size: Size) -> f64 {
             .expect("events");
         tx.commit().await.expect("a commit");
     }
-    rate(size.burst, began.elapsed().as_secs_f64())
+    let rate = rate(size.burst, began.elapsed().as_secs_f64());
+    Rate { rate, cpu: cpu.of_thousand(f64::from(size.burst)) }
 }
 
-/// By replicas of blog: from the first change to the last.
-async fn published(size: Size, replicas: usize) -> (f64, i64) {
+/// By replicas of blog: from the first change to the last. Their processor time is that since their start.
+async fn published(size: Size, replicas: usize) -> (Rate, i64) {
     let home = made().await;
     let mut rows = home.rows("blog").await;
     seed(&mut rows, size.burst).await;
     let blogs: Vec<Process> = (0..replicas).map(|_| Process::start(BLOG, &home, &[])).collect();
+    let cpu = Cpu::of(&mut rows).await.by(&blogs.iter().map(Process::id).collect::<Vec<_>>());
     eventually_within(Duration::from_secs(300), "all posts are published", async || {
         // The last in the order in which they are taken: it costs nothing to look at, as counting them would.
         let last = "SELECT id FROM posts WHERE due_at IS NOT NULL ORDER BY due_at DESC, id DESC LIMIT 1";
@@ -99,13 +108,14 @@ async fn published(size: Size, replicas: usize) -> (f64, i64) {
         last.is_none().then_some(())
     })
     .await;
+    let cpu = cpu.of_thousand(f64::from(size.burst));
     let took = "SELECT extract(epoch FROM max(updated_at) - min(updated_at))::float8 FROM posts";
     let took: f64 = sqlx::query_scalar(took).fetch_one(&mut rows).await.expect("a time");
     let memory = blogs.iter().map(|blog| resident_kib(blog.id())).max().unwrap_or(0);
     // The last batch began at its time and took as long as any.
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let batches = f64::from(size.burst) / BATCH as f64;
-    (rate(size.burst, took * batches / (batches - 1.0).max(1.0)), memory)
+    (Rate { rate: rate(size.burst, took * batches / (batches - 1.0).max(1.0)), cpu }, memory)
 }
 
 /// Resident memory of a process in KiB.
@@ -117,17 +127,14 @@ pub(crate) fn resident_kib(process: u32) -> i64 {
 
 pub(crate) async fn measure(table: &mut Table, size: Size) {
     let limit = limit(size).await;
+    table.rate("plain SQL, due posts with two events each, 1 connection", ROWS_A_SECOND, limit, None);
     let (one, memory) = published(size, 1).await;
-    table.put_beside(
-        "due posts published with two events each, 1 replica",
-        "rows/s",
-        one,
-        Some((limit, "plain SQL, 1 connection")),
-    );
+    let beside = Some((limit.rate, "plain SQL, 1 connection"));
+    table.rate("due posts published with two events each, 1 replica", ROWS_A_SECOND, one, beside);
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     table.put("memory of that replica afterwards", "MiB", memory as f64 / 1024.0);
     let (three, _) = published(size, 3).await;
-    table.put_beside("the same, 3 replicas", "rows/s", three, Some((one, "1 replica")));
+    table.rate("the same, 3 replicas", ROWS_A_SECOND, three, Some((one.rate, "1 replica")));
 }
 
 /// Events that wait in an outbox, sent and marked by the relay, beside the same payloads sent by the same client alone.
@@ -153,17 +160,20 @@ pub(crate) async fn relayed(table: &mut Table, size: Size) {
     let now = Arc::new(chrono::Utc::now);
     let mut relay =
         Relay::new("blog", Store::new(db), kafka.producer(), RelayConfig::default(), now, RelayHandle::default());
+    let cpu = Cpu::of(&mut rows).await;
     let began = Instant::now();
     relay.drain().await.expect("it can be emptied");
     let took = began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let rate = events as f64 / took;
-    table.put_beside("outbox to Kafka, sent and marked", "events/s", rate, Some((raw, "the producer alone")));
+    let events = events as f64;
+    let rate = Rate { rate: events / took, cpu: cpu.of_thousand(events) };
+    table.rate("the producer alone", "events/s", raw, None);
+    table.rate("outbox to Kafka, sent and marked", "events/s", rate, Some((raw.rate, "the producer alone")));
 }
 
 /// The same payloads by the same client, which reads no database and marks nothing; as much at once as its queue takes.
-async fn raw_producer(kafka: &KafkaBroker, events: i64) -> f64 {
-    let (producer, mut seconds) = (kafka.producer(), 0.0);
+async fn raw_producer(kafka: &KafkaBroker, events: i64) -> Rate {
+    let (producer, mut seconds, cpu) = (kafka.producer(), 0.0, Cpu::here());
     for batch in 0..events / TOGETHER {
         let records = (0..TOGETHER).map(|number| Record {
             id: Uuid::now_v7(),
@@ -178,6 +188,6 @@ async fn raw_producer(kafka: &KafkaBroker, events: i64) -> f64 {
         seconds += began.elapsed().as_secs_f64();
     }
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let rate = events as f64 / seconds;
-    rate
+    let events = events as f64;
+    Rate { rate: events / seconds, cpu: cpu.of_thousand(events) }
 }

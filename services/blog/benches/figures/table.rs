@@ -12,9 +12,18 @@ pub(crate) struct Table {
 struct Figure {
     unit: &'static str,
     values: Vec<f64>,
+    /// Seconds of processors for 1,000, of whoever works and of the database together; of rates only.
+    processor: Vec<f64>,
     /// The limit measured in the same round, if there is one, and what it is.
     limits: Vec<f64>,
     limit_of: &'static str,
+}
+
+/// So many a second, and seconds of processors for 1,000, of whoever works and of the database together.
+#[derive(Clone, Copy)]
+pub(crate) struct Rate {
+    pub(crate) rate: f64,
+    pub(crate) cpu: f64,
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -37,6 +46,15 @@ impl Table {
         self.put_beside(name, unit, value, None);
     }
 
+    /// A rate of this round, beside the limit it was measured with.
+    pub(crate) fn rate(&mut self, name: &str, unit: &'static str, rate: Rate, limit: Option<(f64, &'static str)>) {
+        self.put_beside(name, unit, rate.rate, limit);
+        eprintln!("    processor: {} s/1,000", shown(rate.cpu));
+        if let Some(figure) = self.figures.get_mut(name) {
+            figure.processor.push(rate.cpu);
+        }
+    }
+
     /// A figure of this round, beside the limit it was measured with.
     pub(crate) fn put_beside(
         &mut self,
@@ -49,7 +67,8 @@ impl Table {
         if !self.figures.contains_key(name) {
             self.order.push(name.to_owned());
         }
-        let empty = Figure { unit, values: Vec::new(), limits: Vec::new(), limit_of: "" };
+        let (values, processor, limits) = (Vec::new(), Vec::new(), Vec::new());
+        let empty = Figure { unit, values, processor, limits, limit_of: "" };
         let figure = self.figures.entry(name.to_owned()).or_insert(empty);
         figure.values.push(value);
         if let Some((limit, of)) = limit {
@@ -60,8 +79,8 @@ impl Table {
 
     /// As a table for people, then a line of JSON for machines.
     pub(crate) fn show(&self) {
-        println!("| figure | median | spread | unit | of the limit | limit |");
-        println!("|---|---|---|---|---|---|");
+        println!("| figure | median | spread | unit | processor, s/1,000 | of the limit | limit |");
+        println!("|---|---|---|---|---|---|---|");
         let mut json = Vec::new();
         for name in &self.order {
             let figure = &self.figures[name];
@@ -78,10 +97,12 @@ impl Table {
                 (format!("{:.2}", median(&ratios)), limit)
             };
             let (middle, unit) = (shown(median(&figure.values)), figure.unit);
-            println!("| {name} | {middle} | {} to {} | {unit} | {ratio} | {limit} |", shown(least), shown(most));
+            let (least, most) = (shown(least), shown(most));
+            let used = if figure.processor.is_empty() { String::new() } else { shown(median(&figure.processor)) };
+            println!("| {name} | {middle} | {least} to {most} | {unit} | {used} | {ratio} | {limit} |");
             json.push(
-                serde_json::json!({ "name": name, "unit": unit, "values": figure.values, "limits": figure.limits,
-                "limit_of": figure.limit_of }),
+                serde_json::json!({ "name": name, "unit": unit, "values": figure.values, "processor": figure.processor,
+                "limits": figure.limits, "limit_of": figure.limit_of }),
             );
         }
         println!("\n{}", serde_json::Value::Array(json));
