@@ -102,7 +102,7 @@ struct Progress {
     /// Whether rows of the job are set aside; not known before the first batch.
     aside: Option<bool>,
     batches: u32,
-    /// Told when a batch is full, so that there is work for a second lane.
+    /// Told when a second batch is full, so that there is work for a second lane: of one full batch alone it would find nothing.
     full: Option<oneshot::Sender<()>>,
     sum: Passed,
 }
@@ -205,7 +205,7 @@ enum Swept {
 
 impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
     /// Batches until nothing is due, or the pass is long enough: one after the other, and where the store gives a second turn
-    /// also beside each other, once a batch was full.
+    /// also beside each other, once two were full.
     async fn sweep(&self, env: &Env<S>, pass: &Pass<'_>) -> Swept {
         let until = env.clock.monotonic() + PASS_TIME;
         let (full, more) = oneshot::channel();

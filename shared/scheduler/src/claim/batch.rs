@@ -105,7 +105,8 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
         let last = last.and_then(|row| Some((self.job.due_at(row)?, self.job.id(row))));
         let full = pass.with(|progress| {
             progress.behind.go_on(last);
-            progress.full.take_if(|_| last.is_some())
+            let much = last.is_some() && progress.batches > 0;
+            progress.full.take_if(|_| much)
         });
         if let Some(full) = full {
             let _nobody = full.send(());
