@@ -112,7 +112,7 @@ struct Progress {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lane {
     First,
-    /// Ends when no turn is free: others are at it.
+    /// Ends when no turn is free, for others are at it, or when the store is away.
     Beside,
 }
 
@@ -259,6 +259,11 @@ impl<S: Store, R: Send + Sync + 'static> ClaimBody<S, R> {
                 Batch::Again(error) => {
                     // Its rows may be due still.
                     pass.start_over();
+                    if lane == Lane::Beside {
+                        // Nothing failed yet: the first lane, or the next sweep, looks again at what this one leaves.
+                        tracing::debug!(job = %pass.run.job, error, "the store is away for a batch beside another");
+                        return Swept::Batches;
+                    }
                     if matches!(pass.book, Book::Window(_)) {
                         pass.store_away(error);
                         return Swept::Empty;

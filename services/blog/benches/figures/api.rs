@@ -132,9 +132,7 @@ impl Plain {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("it says where it listens");
         Self { child, address: line.trim().to_owned() }
     }
-}
 
-impl Plain {
     fn asked<'a>(&'a self, rows: &'a mut PgConnection) -> Asked<'a> {
         Asked { address: &self.address, process: self.child.id(), rows }
     }

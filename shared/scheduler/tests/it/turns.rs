@@ -19,48 +19,13 @@ use scheduler::{
     },
 };
 use sea_orm::{ConnectionTrait, FromQueryResult};
-use tokio::sync::{
-    Barrier,
-    mpsc::{UnboundedSender, unbounded_channel},
-};
+use tokio::sync::Barrier;
 use uuid::Uuid;
 
 use crate::{
     jobs::every,
     world::{self, LEASE},
 };
-
-#[derive(FromQueryResult)]
-struct Thing {
-    id: Uuid,
-}
-
-const THINGS: Due<Thing> = Due::of("things", "id");
-
-/// Tells how many rows it dealt with.
-struct Clear(UnboundedSender<usize>);
-
-#[async_trait]
-impl Claim<SqlTx> for Clear {
-    type Row = Thing;
-
-    fn id(&self, thing: &Thing) -> Uuid {
-        thing.id
-    }
-
-    fn due_at(&self, _thing: &Thing) -> Option<Instant> {
-        None
-    }
-
-    async fn take(&self, tx: &mut SqlTx, take: &Take) -> Result<Vec<Thing>, JobError> {
-        THINGS.take(tx, take).await
-    }
-
-    async fn act(&self, tx: &mut SqlTx, things: Vec<Thing>, _run: &Run) -> Result<(), JobError> {
-        tx.execute_unprepared("UPDATE things SET due_at = NULL").await.map_err(JobError::failed)?;
-        self.0.send(things.len()).map_err(JobError::failed)
-    }
-}
 
 #[tokio::test]
 async fn of_many_two_have_their_turn_to_claim_a_job_and_it_ends_with_the_transaction() {
@@ -79,43 +44,22 @@ async fn of_many_two_have_their_turn_to_claim_a_job_and_it_ends_with_the_transac
     }
 }
 
-#[tokio::test]
-async fn who_never_has_a_turn_claims_all_the_same() {
-    let (db, _keep) = world::postgres_db(6).await;
-    let clock = DatabaseClock::new();
-    let process = Arc::clone(&clock) as Arc<dyn Clock>;
-    let store = SqlStore::new(db.clone(), db.clone(), "test", Time::Database, process, None);
-    db.execute_unprepared("INSERT INTO things (id, due_at) VALUES (gen_random_uuid(), now())").await.unwrap();
-    let mut slow = Vec::new();
-    for _ in 0..2 {
-        let (tx, _, turn) = store.begin_in_turn("clear", LEASE).await.unwrap();
-        assert!(turn);
-        slow.push(tx);
-    }
-    let (told, mut tells) = unbounded_channel();
-    let job = Job::claim("clear", "", every(86_400), Clear(told));
-    let running = Scheduler::new("test", store.clone(), clock).job(job).start();
-    running.handle().run("clear", None, None).await.unwrap();
-    let cleared = tokio::time::timeout(Duration::from_secs(10), tells.recv()).await;
-    assert_eq!(cleared.expect("it does not wait for those that are slow"), Some(1));
-    for tx in slow {
-        store.rollback(tx).await.unwrap();
-    }
-    running.stop(Duration::from_secs(10)).await;
-}
-
-/// Deals with its rows when they are due; a full batch but the first waits until as many are going on as its barrier wants.
+/// Deals with its rows when they are due; the second and third full batch wait until as many are going on as the barrier
+/// wants.
 struct Beside {
     meet: Barrier,
+    /// The third full batch, which the second lane has, fails once as when the store is away.
+    fails: bool,
     full: AtomicUsize,
     inside: AtomicUsize,
     most: AtomicUsize,
 }
 
 impl Beside {
-    fn meeting(batches: usize) -> Arc<Self> {
-        let full = AtomicUsize::new(0);
-        Arc::new(Self { meet: Barrier::new(batches), full, inside: AtomicUsize::new(0), most: AtomicUsize::new(0) })
+    fn meeting(batches: usize, fails: bool) -> Arc<Self> {
+        let (meet, full, inside, most) =
+            (Barrier::new(batches), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { meet, fails, full, inside, most })
     }
 }
 
@@ -151,8 +95,13 @@ impl Claim<SqlTx> for ByTwo {
     async fn act(&self, tx: &mut SqlTx, late: Vec<Late>, _run: &Run) -> Result<(), JobError> {
         let Self(beside) = self;
         beside.most.fetch_max(beside.inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        if late.len() == FULL && beside.full.fetch_add(1, Ordering::SeqCst) > 0 {
+        let full = if late.len() == FULL { beside.full.fetch_add(1, Ordering::SeqCst) } else { 0 };
+        if matches!(full, 1 | 2) {
             beside.meet.wait().await;
+        }
+        if full == 2 && beside.fails {
+            beside.inside.fetch_sub(1, Ordering::SeqCst);
+            return Err(JobError::Transient("the store is away".to_owned()));
         }
         let ids: Vec<String> = late.iter().map(|late| format!("'{}'", late.id)).collect();
         let done = format!("UPDATE things SET due_at = NULL, done = done + 1 WHERE id IN ({})", ids.join(", "));
@@ -172,7 +121,7 @@ impl Claim<SqlTx> for ByTwo {
 
 /// A replica with so many rows due; until all are dealt with. How often each was, at least and at most, how many batches
 /// were going on at once at most, and what the ledger says of them.
-async fn dealt_with(name: &str, rows: usize, meeting: usize, turns_taken: usize) -> (i64, i64, usize, i64) {
+async fn dealt_with(name: &str, rows: usize, beside: &Arc<Beside>, turns_taken: usize) -> (i64, i64, usize, i64) {
     let (db, _keep) = world::postgres_db(6).await;
     let clock = DatabaseClock::new();
     let process = Arc::clone(&clock) as Arc<dyn Clock>;
@@ -188,8 +137,7 @@ async fn dealt_with(name: &str, rows: usize, meeting: usize, turns_taken: usize)
          FROM generate_series(1, {rows}) n"
     );
     db.execute_unprepared(&insert).await.unwrap();
-    let beside = Beside::meeting(meeting);
-    let job = Job::claim(name, "", every(86_400), ByTwo(Arc::clone(&beside)));
+    let job = Job::claim(name, "", every(86_400), ByTwo(Arc::clone(beside)));
     let running = Scheduler::new(name, store.clone(), clock).job(job).start();
     let left = "SELECT count(*) FROM things WHERE due_at IS NOT NULL";
     world::eventually("all are dealt with", async || world::number(&db, left).await == 0).await;
@@ -200,16 +148,27 @@ async fn dealt_with(name: &str, rows: usize, meeting: usize, turns_taken: usize)
     let least = world::number(&db, "SELECT min(done)::bigint FROM things").await;
     let most = world::number(&db, "SELECT max(done)::bigint FROM things").await;
     let items = world::number(&db, "SELECT sum(items)::bigint FROM job_runs").await;
+    assert_eq!(world::number(&db, "SELECT count(*) FROM job_runs WHERE outcome <> 'succeeded'").await, 0);
     (least, most, beside.most.load(Ordering::SeqCst), items)
 }
 
 #[tokio::test]
 async fn two_full_batches_of_a_replica_go_on_beside_each_other_and_each_row_is_dealt_with_once() {
     // Each full batch waits for the other: one after the other they would wait for ever.
-    assert_eq!(dealt_with("by-two", 5 * FULL + 7, 2, 0).await, (1, 1, 2, 5_007));
+    assert_eq!(dealt_with("by-two", 5 * FULL + 7, &Beside::meeting(2, false), 0).await, (1, 1, 2, 5_007));
 }
 
 #[tokio::test]
 async fn a_batch_beside_another_is_begun_only_while_a_turn_is_free() {
-    assert_eq!(dealt_with("by-one", 3 * FULL, 1, 1).await, (1, 1, 1, 3_000));
+    assert_eq!(dealt_with("by-one", 3 * FULL, &Beside::meeting(1, false), 1).await, (1, 1, 1, 3_000));
+}
+
+#[tokio::test]
+async fn a_batch_beside_another_that_finds_the_store_away_is_dealt_with_once_and_blamed_for_nothing() {
+    assert_eq!(dealt_with("by-two-away", 5 * FULL + 7, &Beside::meeting(2, true), 0).await, (1, 1, 2, 5_007));
+}
+
+#[tokio::test]
+async fn who_never_has_a_turn_claims_all_the_same() {
+    assert_eq!(dealt_with("without-a-turn", 1, &Beside::meeting(1, false), 2).await, (1, 1, 1, 1));
 }
