@@ -31,7 +31,7 @@ fn faketime() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_clocks_of_replicas_make_nothing_late_early_or_twice() {
-    let _alone = crate::ONE_AT_A_TIME.lock().await;
+    let _alone = crate::ALONE.write().await;
     let home = Home::servers().await;
     let (library, folder) = (faketime(), tempfile::tempdir().expect("a folder"));
     let file = folder.path().join("time");

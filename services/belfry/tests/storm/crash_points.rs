@@ -1,11 +1,14 @@
 //! Every crash point: a process is killed at its first, second, ... call that sends or syncs, until it comes through.
 //! What is left behind is then carried on by a process that nobody kills, and audited.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
-use sqlx::{AssertSqlSafe, Connection, Executor, Row};
-use test_kit::{Home, Process, Signal, eventually_within};
+use sqlx::{Connection, Executor, Row};
+use test_kit::{Home, Process, Server, Signal, eventually_within};
 
 use crate::{BELFRY, audit, consumer, lasts, lessee, long, role::Player, tell};
 
@@ -19,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const VARS: &[(&str, &str)] = &[("POST_PUBLISHER_INTERVAL", "1s")];
 /// Due rows of a scenario.
 const POSTS: usize = 5;
+/// So many points of a scenario are tried beside each other, each in a home of its own.
+const BESIDE: usize = 3;
 
 /// What is asked of the process that is killed.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +61,7 @@ fn may_trace() -> bool {
 }
 
 /// Where a scenario is played.
+#[derive(Clone, Copy)]
 enum Place {
     Files,
     Servers,
@@ -105,19 +111,28 @@ async fn ask(scenario: Scenario, process: &Process) {
     }
 }
 
-/// Lets it be killed at the nth call. True: it came through.
+/// Lets it be killed at the nth call. True: it came through, that is, it lived for a while after it was ready and asked.
 async fn killed_at(n: usize, scenario: Scenario, home: &Home) -> bool {
     let tracer = tracer(n);
     let tracer: Vec<&str> = tracer.iter().map(String::as_str).collect();
     let Some(mut process) = Process::traced(&tracer, BELFRY, home, VARS) else { return false };
     ask(scenario, &process).await;
-    let began = Instant::now();
-    while began.elapsed() < THROUGH {
+    let (began, mut ready) = (Instant::now(), None);
+    while ready.is_none_or(|at: Instant| at.elapsed() < THROUGH) {
         if process.gone() {
             return false;
         }
+        assert!(began.elapsed() < PATIENCE, "{scenario:?}: it neither dies nor gets ready, at call {n}");
+        if ready.is_none() {
+            let answer = process.admin.try_send(Method::GET, "/readyz", &[], None).await;
+            ready = answer.is_ok_and(|answer| answer.status == 200).then(Instant::now);
+        }
         lasts(Duration::from_millis(10)).await;
     }
+    // Only its tracer is waited for when it is dropped.
+    let address = process.admin_address.clone();
+    drop(process);
+    eventually_within(PATIENCE, "its death", async || std::net::TcpStream::connect(&address).err()).await;
     true
 }
 
@@ -147,39 +162,66 @@ async fn carried_on(scenario: Scenario, home: &Home, n: usize) {
     assert!(platform.ended(Duration::from_secs(30)).success());
 }
 
-async fn every_point(what: &str, place: Place) {
-    if !may_trace() {
-        return;
-    }
-    for scenario in SCENARIOS {
-        let (mut points, mut through) = (0, false);
-        for n in nth() {
+/// The points of a scenario that are still to be tried, shared by those who try them.
+struct Points {
+    nth: Vec<usize>,
+    next: AtomicUsize,
+    /// The place in `nth` of the first at which it came through.
+    through: AtomicUsize,
+}
+
+impl Points {
+    async fn try_them(&self, scenario: Scenario, place: Place) {
+        loop {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            if at >= self.nth.len().min(self.through.load(Ordering::Relaxed)) {
+                return;
+            }
             let home = match scenario {
                 Scenario::Migration => place.home().await,
                 _ => place.prepared().await,
             };
-            through = killed_at(n, scenario, &home).await;
-            carried_on(scenario, &home, n).await;
-            if through {
-                break;
+            if killed_at(self.nth[at], scenario, &home).await {
+                self.through.fetch_min(at, Ordering::Relaxed);
             }
-            points += 1;
+            carried_on(scenario, &home, self.nth[at]).await;
         }
-        assert!(through, "{scenario:?} on {what} never came through");
-        tell(&format!("{points:4} crash points of {scenario:?} on {what}"));
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_call_on_files_it_dies_at_the_next_process_carries_on() {
-    let _alone = crate::ONE_AT_A_TIME.lock().await;
-    every_point("files", Place::Files).await;
+fn every_point(what: &str, place: Place) {
+    let _beside = crate::ALONE.blocking_read();
+    if !may_trace() {
+        return;
+    }
+    for scenario in SCENARIOS {
+        let nth: Vec<usize> = nth().collect();
+        let through = AtomicUsize::new(nth.len());
+        let points = Points { nth, next: AtomicUsize::new(0), through };
+        // Threads, for to start a process and to audit a home keep one.
+        std::thread::scope(|threads| {
+            for _ in 0..BESIDE {
+                threads.spawn(|| {
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                    runtime.block_on(points.try_them(scenario, place));
+                });
+            }
+        });
+        let through = points.through.load(Ordering::Relaxed);
+        assert!(through < points.nth.len(), "{scenario:?} on {what} never came through");
+        tell(&format!("{through:4} crash points of {scenario:?} on {what}"));
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_call_to_servers_it_dies_at_the_next_process_carries_on() {
-    let _alone = crate::ONE_AT_A_TIME.lock().await;
-    every_point("servers", Place::Servers).await;
+#[test]
+fn whatever_call_on_files_it_dies_at_the_next_process_carries_on() {
+    every_point("files", Place::Files);
+}
+
+#[test]
+fn whatever_call_to_servers_it_dies_at_the_next_process_carries_on() {
+    every_point("servers", Place::Servers);
 }
 
 /// Lets a process that is to be killed at some call go on until it is `done`. False: it was killed before.
@@ -195,16 +237,29 @@ async fn came_through(mut player: Player, mut done: impl AsyncFnMut() -> bool) -
     }
 }
 
+async fn count(rows: &mut sqlx::PgConnection, text: &'static str) -> i64 {
+    rows.fetch_one(text).await.expect("a count").get(0)
+}
+
+/// Offsets are committed and heartbeats sent for so long after a consumer has heard all, until it counts as come through.
+const HEARTBEATS: Duration = Duration::from_secs(8);
+/// Posts of blog that were heard of.
+const HEARD: &str = "SELECT count(DISTINCT key) FROM hearer.heard h JOIN blog.posts p ON p.id::text = h.key";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_call_a_consumer_dies_at_each_effect_happens_once() {
-    let _alone = crate::ONE_AT_A_TIME.lock().await;
+    let _beside = crate::ALONE.read().await;
     if !may_trace() {
         return;
     }
-    let home = Place::Servers.home().await;
-    let url = home.url().expect("a database").to_owned();
+    // A broker of its own: events of others would be calls of its consumer.
+    let mut broker = Server::kafka();
+    broker.start().await;
+    let (url, kafka) = (test_kit::database().await, broker.address());
+    let home = Home::at(Some(&url), Some(&kafka));
     consumer::prepare(&url).await;
     let platform = Process::platform(BELFRY, &home, VARS).ready().await;
+    let mut rows = sqlx::PgConnection::connect(&url).await.expect("the database answers");
     let (mut points, mut through, mut posts) = (0, false, 0_i64);
     for n in nth() {
         posts += 1;
@@ -213,26 +268,29 @@ async fn whatever_call_a_consumer_dies_at_each_effect_happens_once() {
         platform.api.post(&format!("/api/blog/posts/{}/publish", id.as_str().expect("an id"))).await.expect(200);
         let tracer = tracer(n);
         let tracer: Vec<&str> = tracer.iter().map(String::as_str).collect();
-        let consumer = consumer::start(&tracer, &url, &test_kit::kafka());
-        let began = Instant::now();
-        through = came_through(consumer, async || began.elapsed() > Duration::from_secs(12)).await;
+        let consumer = consumer::start(&tracer, &url, &kafka);
+        let (began, mut heard) = (Instant::now(), None);
+        through = came_through(consumer, async || {
+            assert!(began.elapsed() < PATIENCE, "it neither dies nor hears, at call {n}");
+            if heard.is_none() && count(&mut rows, HEARD).await == posts {
+                heard = Some(Instant::now());
+            }
+            heard.is_some_and(|at: Instant| at.elapsed() > HEARTBEATS)
+        })
+        .await;
         if through {
             break;
         }
         points += 1;
     }
     assert!(through, "it never came through");
-    let last = consumer::start(&[], &url, &test_kit::kafka());
-    let mut rows = sqlx::PgConnection::connect(&url).await.expect("the database answers");
-    let ours = "FROM hearer.heard h JOIN blog.posts p ON p.id::text = h.key";
+    let last = consumer::start(&[], &url, &kafka);
     eventually_within(PATIENCE, "every post to be heard", async || {
-        let text = format!("SELECT count(DISTINCT key) {ours}");
-        let row = rows.fetch_one(AssertSqlSafe(text)).await.expect("a count");
-        (row.get::<i64, _>(0) == posts).then_some(())
+        (count(&mut rows, HEARD).await == posts).then_some(())
     })
     .await;
-    let text = "SELECT count(*) - count(DISTINCT event_id) FROM hearer.heard";
-    assert_eq!(rows.fetch_one(text).await.expect("a count").get::<i64, _>(0), 0, "no effect happened twice");
+    let twice = "SELECT count(*) - count(DISTINCT event_id) FROM hearer.heard";
+    assert_eq!(count(&mut rows, twice).await, 0, "no effect happened twice");
     tell(&format!("{points:4} crash points of the inbox"));
     drop(last);
 }
@@ -259,7 +317,7 @@ const OF_LETTERS: &[(&str, &str)] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_call_a_lessee_dies_at_each_row_is_asked_about_and_settled_once_by_who_holds_it() {
-    let _alone = crate::ONE_AT_A_TIME.lock().await;
+    let _beside = crate::ALONE.read().await;
     if !may_trace() {
         return;
     }
@@ -267,7 +325,7 @@ async fn whatever_call_a_lessee_dies_at_each_row_is_asked_about_and_settled_once
     lessee::prepare(&url).await;
     let mut rows = sqlx::PgConnection::connect(&url).await.expect("the database answers");
     rows.execute("SET search_path = lessee").await.expect("it is set");
-    let mut count = async |text: &'static str| -> i64 { rows.fetch_one(text).await.expect("a count").get(0) };
+    let mut count = async |text| count(&mut rows, text).await;
     let open = "SELECT count(*) FROM letters WHERE due_at IS NOT NULL AND lost_count = 0 AND lease_owner IS NULL";
     let (mut points, mut through) = (0, false);
     for n in nth() {

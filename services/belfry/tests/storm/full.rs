@@ -126,7 +126,7 @@ async fn through_a_full_disk(what: &str, disk: &Disk, home: &Home, tries: usize,
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_under_the_files_refuses_and_loses_nothing() {
-    let _alone = crate::ONE_AT_A_TIME.lock().await;
+    let _alone = crate::ALONE.write().await;
     let home = Home::embedded();
     let Some(disk) = Disk::over(home.folder(), "24m") else {
         return tell("NOT TRIED: a full disk under files, for only the superuser may mount a small one");
@@ -136,7 +136,7 @@ async fn a_full_disk_under_the_files_refuses_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_under_postgresql_refuses_and_loses_nothing() {
-    let _alone = crate::ONE_AT_A_TIME.lock().await;
+    let _alone = crate::ALONE.write().await;
     let mut server = Server::durable_postgres();
     let Some(disk) = Disk::over(server.folder(), "300m") else {
         return tell("NOT TRIED: a full disk under PostgreSQL, for only the superuser may mount a small one");
@@ -159,7 +159,7 @@ async fn a_full_disk_under_postgresql_refuses_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_was_away_for_long_is_told_everything_in_order_and_memory_stays_bounded() {
-    let _alone = crate::ONE_AT_A_TIME.lock().await;
+    let _alone = crate::ALONE.write().await;
     let rows = if long() { 1_000_000 } else { 30_000 };
     let mut kafka = Server::kafka();
     let url = test_kit::database().await;
