@@ -117,6 +117,9 @@ fn main() {
             if wanted("burn") {
                 burn::measure(&mut table, size).await;
             }
+            if wanted("replicas") {
+                burn::scaled(&mut table, size).await;
+            }
             if wanted("rows") {
                 rows::measure(&mut table, size).await;
             }
