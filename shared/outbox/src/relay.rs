@@ -191,16 +191,16 @@ impl Relay {
         let all_may_leave = blocked.is_empty();
         let rows = match ahead {
             Some(rows) => rows,
-            None => self.store.waiting(self.config.batch, &blocked, &[]).await?,
+            None => self.store.waiting(self.limits(), &blocked, &[]).await?,
         };
-        let read = rows.len();
+        let (read, full) = (rows.len(), self.is_full(&rows));
         let rows = self.capped(rows);
         self.wake.0.empty.store(rows.is_empty() && all_may_leave, Ordering::Relaxed);
         if rows.is_empty() {
             return Ok(Turn::Idle);
         }
         // Where more waits, and none of these was left out, the next are read while these are sent and marked.
-        let more = read == rows.len() && u64::try_from(read) == Ok(self.config.batch);
+        let more = full && read == rows.len();
         let next = self.next(&rows);
         let next = async { if more { next.await.ok() } else { None } };
         let (sent, next) = tokio::join!(self.send(rows, epoch), next);
@@ -209,13 +209,24 @@ impl Relay {
         sent.map(|_| Turn::Sent)
     }
 
+    /// Rows and bytes of one read.
+    fn limits(&self) -> (u64, u64) {
+        (self.config.batch, self.config.batch_bytes)
+    }
+
+    /// Whether a read brought as much as it may, so that there may be more.
+    fn is_full(&self, rows: &[OutboxRow]) -> bool {
+        let bytes: usize = rows.iter().map(|row| row.body.len()).sum();
+        rows.len() as u64 >= self.config.batch || bytes as u64 >= self.config.batch_bytes
+    }
+
     /// What waits beside these, which are on their way. By their positions, not after the last of them: one of a lower
     /// position may have been committed since.
     fn next(&self, sent: &[OutboxRow]) -> impl Future<Output = Result<Vec<OutboxRow>, Fault>> + use<> {
-        let (store, batch) = (self.store.clone(), self.config.batch);
+        let (store, limits) = (self.store.clone(), self.limits());
         let blocked: Vec<String> = self.blocked.keys().into_iter().map(str::to_owned).collect();
         let sent: Vec<i64> = sent.iter().map(|row| row.position).collect();
-        async move { store.waiting(batch, &blocked, &sent).await }
+        async move { store.waiting(limits, &blocked, &sent).await }
     }
 
     /// Sends rows and marks what arrived. Whether that is all of them, and this relay is still the active one.

@@ -126,10 +126,11 @@ impl Store {
         sql.run(&self.db, &text).await.map(drop)
     }
 
-    /// What is not published yet, oldest first, without these keys and without what is on its way.
+    /// What is not published yet, oldest first, without these keys and without what is on its way: so many rows at most, and
+    /// none behind the one whose body reaches so many bytes.
     pub(crate) async fn waiting<T: AsRef<str>>(
         &self,
-        limit: u64,
+        (limit, bytes): (u64, u64),
         without: &[T],
         on_their_way: &[i64],
     ) -> Result<Vec<OutboxRow>, Fault> {
@@ -142,15 +143,12 @@ impl Store {
         if !on_their_way.is_empty() {
             wanted = format!("{wanted} AND position {}", sql.no_number(on_their_way));
         }
-        self.read_waiting(sql, &wanted, limit).await
-    }
-
-    /// The first events that wait and are `wanted`. Each is looked up: what has left before them is not read.
-    async fn read_waiting(&self, mut sql: Sql, wanted: &str, limit: u64) -> Result<Vec<OutboxRow>, Fault> {
-        let limit = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let waiting = format!("SELECT position FROM outbox_waiting WHERE {wanted} ORDER BY position LIMIT {limit}");
-        let among = if sql.sqlite() { format!("IN ({waiting})") } else { format!("= ANY (ARRAY({waiting}))") };
-        let text = format!("SELECT {COLUMNS} FROM outbox WHERE position {among} ORDER BY position");
+        let columns =
+            format!("{COLUMNS}, sum(length(body)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) AS bytes");
+        let rows = waiting_rows(&mut sql, &columns, &wanted, limit);
+        let bytes = sql.bind(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let text =
+            format!("SELECT {COLUMNS} FROM ({rows}) AS o WHERE bytes - length(body) < {bytes} ORDER BY position");
         sql.all(&self.db, &text).await?.iter().map(row).collect()
     }
 
@@ -199,11 +197,13 @@ impl Store {
         .await
     }
 
-    /// A page of what waits, oldest first, after `after`.
+    /// A page of what waits, oldest first, after `after`; without the bodies, which nobody is shown.
     pub async fn list(&self, after: i64, limit: u64) -> Result<Vec<OutboxRow>, Error> {
         let mut sql = self.sql();
-        let after = sql.bind(after);
-        Ok(self.read_waiting(sql, &format!("position > {after}"), limit).await?)
+        let wanted = format!("position > {}", sql.bind(after));
+        let columns = COLUMNS.replace("body", "substr(body, 1, 0) AS body");
+        let text = format!("{} ORDER BY position", waiting_rows(&mut sql, &columns, &wanted, limit));
+        Ok(sql.all(&self.db, &text).await?.iter().map(row).collect::<Result<_, Fault>>()?)
     }
 
     /// A page of events, recorded order, after `after`: what was said, whether it has left or not.
@@ -288,6 +288,14 @@ impl Store {
         );
         sql.run(&self.db, &text).await
     }
+}
+
+/// Reads the first events that wait and are `wanted`. Each is looked up: what has left before them is not read.
+fn waiting_rows(sql: &mut Sql, columns: &str, wanted: &str, limit: u64) -> String {
+    let limit = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    let waiting = format!("SELECT position FROM outbox_waiting WHERE {wanted} ORDER BY position LIMIT {limit}");
+    let among = if sql.sqlite() { format!("IN ({waiting})") } else { format!("= ANY (ARRAY({waiting}))") };
+    format!("SELECT {columns} FROM outbox WHERE position {among}")
 }
 
 async fn bury(tx: &DatabaseTransaction, event: Uuid, error: &str, now: DateTime<Utc>) -> Result<bool, Fault> {

@@ -21,7 +21,7 @@ async fn a_thousand_events_are_recorded_by_one_statement_in_their_order() {
     for world in World::both().await {
         let events: Vec<_> = (0..2_500).map(|n| published(Uuid::now_v7(), n, world.time())).collect();
         world.record(&events).await;
-        let rows = world.store().list(0, 10_000).await.unwrap();
+        let rows = world.store().history(0, None, None, None, 10_000).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), events.iter().map(|e| e.id).collect::<Vec<_>>());
         assert_eq!(rows[7].body, events[7].to_json(), "encoded once; these bytes travel");
         let names: Vec<&str> = rows[7].headers.iter().map(|(name, _)| name.as_str()).collect();

@@ -84,6 +84,26 @@ async fn many_batches_arrive_in_the_order_of_each_key_and_are_all_marked() {
 }
 
 #[tokio::test]
+async fn a_read_ends_with_the_body_that_reaches_its_bytes_and_all_the_same_everything_leaves_in_order() {
+    for world in World::both().await {
+        let key = Uuid::now_v7();
+        for sequence in 1..=9 {
+            world.record(&[published(key, sequence, world.time())]).await;
+        }
+        let body = world.store().history(0, None, None, None, 1).await.unwrap()[0].body.len() as u64;
+        let config = RelayConfig { batch_bytes: 2 * body + 1, ..RelayConfig::default() };
+        world.relay_with(config).drain().await.unwrap();
+        assert_eq!(*world.producer.sends.lock().unwrap(), [3, 3, 3]);
+        world.pass(60);
+        let one_too_many = RelayConfig { batch_bytes: 1, ..RelayConfig::default() };
+        world.record(&[published(key, 10, world.time()), published(key, 11, world.time())]).await;
+        world.relay_with(one_too_many).drain().await.unwrap();
+        assert_eq!(world.producer.sends.lock().unwrap()[3..], [1, 1], "one at least, or it would wait for ever");
+        assert_eq!((world.sequences(key).await, world.waiting().await), ((1..=11).collect::<Vec<_>>(), 0));
+    }
+}
+
+#[tokio::test]
 async fn what_was_kept_though_nobody_said_so_is_sent_again_with_its_id() {
     for world in World::both().await {
         let key = Uuid::now_v7();

@@ -42,6 +42,8 @@ pub(crate) struct Spoiled {
     pub(crate) by_key: Mutex<HashMap<String, Spoil>>,
     /// What happens once, just when records are about to be sent.
     pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// How many records each send had.
+    pub(crate) sends: Mutex<Vec<usize>>,
 }
 
 #[async_trait]
@@ -50,6 +52,7 @@ impl Producer for Spoiled {
         if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
             meanwhile();
         }
+        self.sends.lock().unwrap().push(records.len());
         let spoiled: Vec<Option<Spoil>> = {
             let by_key = self.by_key.lock().unwrap();
             let mut seen = std::collections::HashSet::new();
@@ -106,8 +109,12 @@ impl World {
     pub(crate) async fn of(tables: Tables) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = EmbeddedBroker::open(&folder.path().join("log.sqlite")).await.unwrap();
-        let producer =
-            Arc::new(Spoiled { inner: log.producer(), by_key: Mutex::default(), meanwhile: Mutex::default() });
+        let producer = Arc::new(Spoiled {
+            inner: log.producer(),
+            by_key: Mutex::default(),
+            meanwhile: Mutex::default(),
+            sends: Mutex::default(),
+        });
         let now = Arc::new(Mutex::new("2026-06-01T00:00:00Z".parse().unwrap()));
         Self { tables, producer, now, log, _folder: folder }
     }
