@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{Instant, ledger::Wake, runner::mail::Next};
 
-/// A hint is followed at once, but the next due time is read no more often than this: what comes meanwhile is gathered.
+/// A hint is followed at once, but hints have the next due time read no more often than this: what comes meanwhile is gathered.
 pub(crate) const DEBOUNCE: Duration = Duration::from_millis(2);
 /// Due rows that others have locked: look again after this, doubling to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(20);
@@ -34,8 +34,10 @@ pub(crate) struct DueState {
     wake: Option<Wake>,
     /// Read the next due time at this monotonic moment.
     read_at: Option<Duration>,
-    /// The last read began at this monotonic moment.
+    /// The last read began at this monotonic moment,
     last_read: Option<Duration>,
+    /// and the last one that a hint asked for at this.
+    last_hinted: Option<Duration>,
     /// When the last read was answered, and how long it took.
     answered: Option<(Duration, Duration)>,
     /// Pass not before this monotonic moment.
@@ -44,7 +46,9 @@ pub(crate) struct DueState {
     passing: bool,
     /// A hint came while reading or passing.
     again: bool,
-    /// The coming read was asked for by a commit here: tell the others.
+    /// The coming read was asked for by a hint, not by the pass before it or the sweep.
+    asked: bool,
+    /// It was asked for by a commit here: tell the others.
     hinted: bool,
     backoff: Option<Duration>,
     announced: Option<Instant>,
@@ -62,10 +66,11 @@ impl DueState {
     pub(crate) fn hint(&mut self, monotonic: Duration, here: bool) {
         self.hinted |= here;
         self.wake.get_or_insert(Wake::Hint);
+        self.asked = true;
         if self.reading || self.passing {
             self.again = true;
         } else {
-            let gathered = self.last_read.map_or(monotonic, |last| monotonic.max(last + DEBOUNCE));
+            let gathered = self.last_hinted.map_or(monotonic, |last| monotonic.max(last + DEBOUNCE));
             self.read_at.get_or_insert(gathered);
         }
     }
@@ -164,6 +169,9 @@ impl DueState {
         if self.read_at.is_some_and(|at| at <= monotonic) {
             self.read_at = None;
             self.last_read = Some(monotonic);
+            if std::mem::take(&mut self.asked) {
+                self.last_hinted = Some(monotonic);
+            }
             self.reading = true;
             return Some(Do::Read { hinted: std::mem::take(&mut self.hinted) });
         }

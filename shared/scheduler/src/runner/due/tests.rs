@@ -46,6 +46,22 @@ fn hints_that_come_soon_after_a_read_are_gathered_into_one_more() {
 }
 
 #[test]
+fn a_hint_soon_after_a_pass_and_the_read_that_follows_it_is_followed_at_once() {
+    let mut state = DueState::default();
+    state.hint(at(0), true);
+    assert_eq!(state.act(NOW, at(0), true), Some(Do::Read { hinted: true }));
+    state.read(DUE, NOW, true);
+    assert_eq!(state.act(NOW, at(300), true), Some(PASS));
+    state.passed(at(2_100), Wake::Hint, &Passed { items: 1, ..Passed::default() });
+    assert_eq!(state.act(NOW, at(2_100), true), Some(Do::Read { hinted: false }), "is there more");
+    state.read(Next::default(), NOW, false);
+    state.hint(at(2_400), true);
+    assert!(reads(&mut state, at(2_400)), "no hint was read for since the first");
+    state.hint(at(2_500), true);
+    assert!(!reads(&mut state, at(2_500)), "but now one was");
+}
+
+#[test]
 fn hints_that_come_faster_than_reads_are_answered_keep_no_pass_from_beginning() {
     let mut state = DueState::default();
     state.hint(at(0), true);
