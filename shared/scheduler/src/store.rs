@@ -34,6 +34,17 @@ pub struct Announcement {
     pub starting: bool,
 }
 
+/// What a sweep asks while nothing is to be done.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Look {
+    /// The schedule rows.
+    pub schedules: Vec<ScheduleRow>,
+    /// Whether a run waits.
+    pub queued: bool,
+    /// Whether one is running.
+    pub running: bool,
+}
+
 /// What became of a [`Decision`].
 #[derive(Debug, Clone)]
 pub struct Decided {
@@ -195,6 +206,9 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// The schedule rows of these jobs (all when empty).
     async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError>;
+
+    /// The same, and whether any of their runs waits or is running, its time come or not.
+    async fn look(&self, jobs: &[String]) -> Result<Look, StoreError>;
 
     /// The replicas that announced the job.
     async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError>;

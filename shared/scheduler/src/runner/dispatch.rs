@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Instant, JobError,
+    Instant, JobError, StoreError,
     body::Env,
     job::{Entry, Index},
     kinds::LEASE,
@@ -271,26 +271,45 @@ impl<S: Store> Dispatcher<S> {
 
     /// Reads the schedule rows of these jobs again.
     async fn reload(&mut self, jobs: &[usize]) {
-        let names: Vec<String> = jobs.iter().map(|job| self.jobs[*job].name.to_string()).collect();
-        match self.env.store.schedules(&names).await {
-            Ok(rows) => {
-                for row in rows {
-                    if let Some(job) = self.job(&row.job) {
-                        self.keep(job, row);
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "schedule rows could not be read");
-                self.hold = self.env.clock.monotonic() + RETRY;
+        match self.env.store.schedules(&self.names(jobs)).await {
+            Ok(rows) => self.keep_all(rows),
+            Err(error) => self.unread(&error),
+        }
+    }
+
+    fn names(&self, jobs: &[usize]) -> Vec<String> {
+        jobs.iter().map(|job| self.jobs[*job].name.to_string()).collect()
+    }
+
+    fn keep_all(&mut self, rows: Vec<ScheduleRow>) {
+        for row in rows {
+            if let Some(job) = self.job(&row.job) {
+                self.keep(job, row);
             }
         }
     }
 
-    /// A row or a queue changed: read the rows and take what waits.
-    async fn look(&mut self, jobs: &[usize]) {
-        self.reload(jobs).await;
-        self.take_queued(jobs).await;
+    fn unread(&mut self, error: &StoreError) {
+        tracing::warn!(%error, "schedule rows could not be read");
+        self.hold = self.env.clock.monotonic() + RETRY;
+    }
+
+    /// A row or a queue may have changed: reads the rows and takes what waits. Whether one of their runs is
+    /// running; `None`: it could not be read.
+    async fn look(&mut self, jobs: &[usize]) -> Option<bool> {
+        match self.env.store.look(&self.names(jobs)).await {
+            Ok(look) => {
+                self.keep_all(look.schedules);
+                if look.queued {
+                    self.take_queued(jobs).await;
+                }
+                Some(look.running)
+            }
+            Err(error) => {
+                self.unread(&error);
+                None
+            }
+        }
     }
 
     /// Takes runs that wait and may start.

@@ -9,7 +9,7 @@ use scheduler::{
     ledger::{Ending, FailureRow, NewRun, Outcome, Pause, ReplicaRow, RunRow, ScheduleRow},
     policy::{Decision, Resume},
     store::{
-        Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
+        Announcement, Decided, Enqueued, Look, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
         Window,
         memory::{MemoryStore, MemoryTx},
     },
@@ -93,6 +93,10 @@ impl Store for SimStore {
 
     async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
         through!(self, self.inner.schedules(jobs))
+    }
+
+    async fn look(&self, jobs: &[String]) -> Result<Look, StoreError> {
+        through!(self, self.inner.look(jobs))
     }
 
     async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {

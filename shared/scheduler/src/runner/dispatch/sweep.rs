@@ -98,10 +98,15 @@ impl<S: Store> Dispatcher<S> {
             return Ok(());
         }
         let all: Vec<usize> = (0..self.jobs.len()).collect();
-        self.look(&all).await;
-        let enabled: Vec<String> =
-            self.jobs.iter().filter(|job| job.settings.enabled).map(|job| job.name.to_string()).collect();
-        let running = self.env.store.running(&enabled).await?;
+        // What was observed of owners is kept where nothing could be read.
+        let Some(any) = self.look(&all).await else { return Ok(()) };
+        let running = if any {
+            let enabled: Vec<String> =
+                self.jobs.iter().filter(|job| job.settings.enabled).map(|job| job.name.to_string()).collect();
+            self.env.store.running(&enabled).await?
+        } else {
+            Vec::new()
+        };
         self.adopt(&running);
         self.recover(&running).await?;
         for job in self.due_aware.clone() {

@@ -14,7 +14,7 @@ use crate::{
     ledger::{Ending, FailureRow, NewRun, Outcome, Pause, ReplicaRow, RunRow, RunState, ScheduleRow},
     policy::{Decision, Resume},
     store::{
-        Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
+        Announcement, Decided, Enqueued, Look, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
         Window, rules,
     },
 };
@@ -46,6 +46,15 @@ impl Store for MemoryStore {
             return Ok(all);
         }
         Ok(jobs.iter().filter_map(|job| tx.state.schedules.get(job)).cloned().collect())
+    }
+
+    async fn look(&self, jobs: &[String]) -> Result<Look, StoreError> {
+        let schedules = self.schedules(jobs).await?;
+        let tx = self.lock();
+        let any =
+            |state| schedules.iter().any(|row| tx.state.open_of(&row.job).any(|stored| stored.row.state == state));
+        let (queued, running) = (any(RunState::Queued), any(RunState::Running));
+        Ok(Look { schedules, queued, running })
     }
 
     async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {

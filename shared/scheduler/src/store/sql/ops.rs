@@ -15,7 +15,7 @@ use crate::{
     ledger::{Ending, FailureRow, NewRun, Outcome, Pause, ReplicaRow, RunRow, ScheduleRow},
     policy::{Decision, Resume},
     store::{
-        Announcement, Decided, Enqueued, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
+        Announcement, Decided, Enqueued, Look, Nudge, QueueOf, Recovered, Recovery, Renewal, Retention, RunPage, Store,
         Window,
     },
 };
@@ -57,6 +57,10 @@ impl Store for SqlStore {
 
     async fn schedules(&self, jobs: &[String]) -> Result<Vec<ScheduleRow>, StoreError> {
         self.read_schedules(jobs).await
+    }
+
+    async fn look(&self, jobs: &[String]) -> Result<Look, StoreError> {
+        self.read_look(jobs).await
     }
 
     async fn replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {

@@ -11,7 +11,7 @@ use crate::{
     Instant, StoreError,
     ledger::{Pause, ReplicaRow, ScheduleRow},
     policy::{self, Resume},
-    store::Announcement,
+    store::{Announcement, Look},
 };
 
 /// A replica that was not seen for so long is forgotten.
@@ -167,6 +167,21 @@ impl SqlStore {
         let mut sql = Sql::new(self.backend());
         let text = schedules(&mut sql, jobs, false);
         rows::each(&self.read(sql, text).await?, rows::schedule)
+    }
+
+    /// One statement, for a sweep asks it every 5 s.
+    pub(super) async fn read_look(&self, jobs: &[String]) -> Result<Look, StoreError> {
+        let mut sql = Sql::new(self.backend());
+        let of = if jobs.is_empty() { "IS NOT NULL".to_owned() } else { sql.words(jobs) };
+        let any = |state| format!("EXISTS (SELECT 1 FROM job_runs WHERE state = '{state}' AND job {of})");
+        let text = format!(
+            "SELECT s.*, {} AS queued, {} AS running FROM job_schedules s WHERE job {of} ORDER BY job",
+            any("queued"),
+            any("running")
+        );
+        let found = self.read(sql, text).await?;
+        let any = |state| found.first().map_or(Ok(false), |row| row.try_get("", state));
+        Ok(Look { queued: any("queued")?, running: any("running")?, schedules: rows::each(&found, rows::schedule)? })
     }
 
     pub(super) async fn read_replicas(&self, job: &str) -> Result<Vec<ReplicaRow>, StoreError> {

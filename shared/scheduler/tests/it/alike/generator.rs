@@ -304,8 +304,9 @@ impl Generator {
     fn question(&mut self, view: &View) -> Operation {
         let job = view.job.clone();
         let some = view.runs.get(self.rng.usize(..24)).map(|run| run.id);
-        match self.rng.u8(..8) {
+        match self.rng.u8(..9) {
             0 => Operation::Schedules(self.jobs.clone()),
+            8 => Operation::Look(vec![job]),
             1 => Operation::Replicas(job),
             2 => Operation::Running(self.jobs.clone()),
             3 => Operation::Run(some.unwrap_or_else(Uuid::nil)),

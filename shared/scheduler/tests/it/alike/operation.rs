@@ -21,6 +21,7 @@ pub(crate) enum Operation {
     Advance(Duration),
     Announce(String, Announcement),
     Schedules(Vec<String>),
+    Look(Vec<String>),
     Replicas(String),
     Decide(Vec<Decision>, String),
     Enqueue(String, NewRun, u64),
@@ -119,6 +120,10 @@ pub(crate) async fn apply<S: Alike>(store: &S, operation: &Operation) -> String 
         O::Schedules(jobs) => told(store.schedules(jobs).await.map(|mut rows| {
             rows.sort_by(|a, b| a.job.cmp(&b.job));
             rows
+        })),
+        O::Look(jobs) => told(store.look(jobs).await.map(|mut look| {
+            look.schedules.sort_by(|a, b| a.job.cmp(&b.job));
+            look
         })),
         O::Replicas(job) => told(store.replicas(job).await.map(|mut rows| {
             rows.sort_by(|a, b| a.replica.cmp(&b.replica));
