@@ -57,6 +57,13 @@ pub(crate) struct Burn {
     pub(crate) started: Option<UnboundedSender<(Uuid, Instant)>>,
 }
 
+/// What is said of a row that was dealt with.
+pub(crate) fn said(row: Uuid, due_at: Option<scheduler::Instant>, now: scheduler::Instant) -> Event {
+    let (title, slug) = ("A post".to_owned(), "a-post".to_owned());
+    let post = PostScheduledPublished { post_id: row, title, slug, scheduled_at: due_at, published_at: now };
+    Event::of(&post, 1, now, None)
+}
+
 #[async_trait]
 impl Claim<SqlTx> for Burn {
     type Row = Row;
@@ -89,12 +96,7 @@ impl Claim<SqlTx> for Burn {
             }
         }
         if self.with_events {
-            let event = |row: &Row| {
-                let (title, slug) = ("A post".to_owned(), "a-post".to_owned());
-                let (scheduled_at, published_at) = (row.due_at, run.now);
-                let post = PostScheduledPublished { post_id: row.id, title, slug, scheduled_at, published_at };
-                Event::of(&post, 1, run.now, None)
-            };
+            let event = |row: &Row| said(row.id, row.due_at, run.now);
             outbox::record(tx, &rows.iter().map(event).collect::<Vec<_>>()).await.map_err(JobError::failed)?;
         }
         self.done.fetch_add(rows.len() as u64, Ordering::Relaxed);

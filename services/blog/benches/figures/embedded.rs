@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     Size,
-    burn::{Burn, ROWS_A_SECOND, settings},
+    burn::{Burn, ROWS_A_SECOND, said, settings},
     cpu::Cpu,
     table::{Rate, Table},
     wait,
@@ -95,8 +95,17 @@ async fn plain(file: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&options).await.expect("a file")
 }
 
-/// The same by plain SQL: select and delete a batch, with an event of as many bytes for each if asked to.
+/// Headers as they are kept: a list of names and values, as JSON.
+fn kept_headers(headers: &[(String, Vec<u8>)]) -> String {
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))).collect();
+    serde_json::json!(headers).to_string()
+}
+
+/// The same by plain SQL: select and delete a batch, with an event of as many bytes for each if asked to, encoded before.
 async fn deleted(count: usize, with_events: bool) -> Rate {
+    let now: scheduler::Instant = "2026-01-01T00:00:00Z".parse().expect("a time");
+    let event = said(Uuid::now_v7(), Some(now), now);
+    let (body, headers) = (event.to_json(), kept_headers(&event.headers()));
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("rows.sqlite");
     filled(&file, count).await.close().await.expect("it can be closed");
@@ -115,7 +124,7 @@ async fn deleted(count: usize, with_events: bool) -> Rate {
             );
             insert.push_values(&ids, |mut row, id| {
                 row.push_bind(Uuid::now_v7()).push_bind("blog.post.scheduled.published").push_bind(id.to_string());
-                row.push_bind(1).push_bind(vec![b'x'; 400]).push_bind("[]").push_bind("2026-01-01T00:00:00Z");
+                row.push_bind(1).push_bind(&body[..]).push_bind(&headers).push_bind("2026-01-01T00:00:00.000000Z");
             });
             insert.build().execute(&mut *tx).await.expect("events");
             let wait = "INSERT INTO outbox_waiting SELECT position, key FROM outbox ORDER BY position DESC LIMIT $1";
@@ -177,6 +186,7 @@ async fn kept(count: usize) -> (Rate, Rate) {
         body blob NOT NULL, headers text NOT NULL, at text NOT NULL, PRIMARY KEY (topic, offset), UNIQUE (id)) WITHOUT ROWID";
     db.execute(table).await.expect("a table");
     db.execute("CREATE TABLE groups (name text PRIMARY KEY, next integer NOT NULL)").await.expect("a table");
+    let headers = kept_headers(&record(0).headers);
     let (mut appended, cpu) = (Duration::ZERO, Cpu::here());
     for batch in 0..count / RECORDS {
         let records: Vec<(usize, Record)> =
@@ -188,10 +198,8 @@ async fn kept(count: usize) -> (Rate, Rate) {
                 QueryBuilder::<Sqlite>::new("INSERT INTO events (topic, offset, id, key, body, headers, at) ");
             insert.push_values(records, |mut row, (number, record)| {
                 row.push_bind(&record.topic).push_bind(i64::try_from(*number).expect("a number")).push_bind(record.id);
-                row.push_bind(&record.key)
-                    .push_bind(&record.body[..])
-                    .push_bind("[]")
-                    .push_bind("2026-01-01T00:00:00Z");
+                row.push_bind(&record.key).push_bind(&record.body[..]);
+                row.push_bind(&headers).push_bind("2026-01-01T00:00:00.000000Z");
             });
             insert.build().execute(&mut *tx).await.expect("records");
         }
