@@ -35,7 +35,7 @@ oracle: ## Next instants against implementations that are not ours: INSTANTS=500
 	@$(servers)/prerequisites.sh test
 	@ORACLE_INSTANTS=$(or $(INSTANTS),5000000) $(servers)/with-servers.sh cargo test --package scheduler --test oracle -- --nocapture
 
-storm: ## An hour of kills, stops, networks, clocks, disks and crash points on real servers, then the audit: SEED=7
+storm: ## Kills, stops, networks, clocks, disks and crash points on real servers for an hour and a half, then the audit: SEED=7
 	@$(servers)/prerequisites.sh test
 	@STORM=long STORM_SEED=$(or $(SEED),1) BELFRY_POSTGRES=durable $(servers)/with-servers.sh \
 		cargo test --package belfry --test storm -- --nocapture
