@@ -352,16 +352,17 @@ pub(crate) async fn measure(table: &mut Table, size: Size) {
     table.rate("due rows by Claim, each with an event", ROWS_A_SECOND, one(count, told).await, limit);
 }
 
-/// The same work by more and more replicas; and four times of it, of which what a start costs is a quarter of the share.
+/// The same work by more and more replicas; and four times as much of it, so that what their start costs weighs a quarter.
 pub(crate) async fn scaled(table: &mut Table, size: Size) {
     for (times, of) in [(1, ""), (4, ", four times the rows")] {
         let mut best = 0.0_f64;
         for runners in [1, 2, 4, 8] {
             let (rate, waiting) = replicas(size.due * times, runners).await;
             best = best.max(rate.rate);
-            let limit = Some((best, "the best with as many or fewer replicas"));
-            table.rate(&format!("due rows by Claim, {runners} replicas{of}"), ROWS_A_SECOND, rate, limit);
-            table.put(&format!("sessions that wait for a lock, mean, {runners} replicas{of}"), "sessions", waiting);
+            let limit = Some((best, "the best of as many or fewer"));
+            let of = format!("{runners} replica{}{of}", if runners == 1 { "" } else { "s" });
+            table.rate(&format!("due rows by Claim, {of}"), ROWS_A_SECOND, rate, limit);
+            table.put(&format!("sessions that wait for a lock, mean, {of}"), "sessions", waiting);
         }
     }
 }

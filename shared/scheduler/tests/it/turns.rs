@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use scheduler::{
     Instant, Job, JobError, Scheduler,
     clock::{Clock, DatabaseClock},
@@ -122,6 +123,10 @@ impl Claim<SqlTx> for ByTwo {
 /// A replica with so many rows due; until all are dealt with. How often each was, at least and at most, how many batches
 /// were going on at once at most, and what the ledger says of them.
 async fn dealt_with(name: &str, rows: usize, beside: &Arc<Beside>, turns_taken: usize) -> (i64, i64, usize, i64) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    // Of this thread, on which all of the test's runtime is.
+    let _counting = metrics::set_default_local_recorder(&recorder);
     let (db, _keep) = world::postgres_db(6).await;
     let clock = DatabaseClock::new();
     let process = Arc::clone(&clock) as Arc<dyn Clock>;
@@ -149,6 +154,9 @@ async fn dealt_with(name: &str, rows: usize, beside: &Arc<Beside>, turns_taken: 
     let most = world::number(&db, "SELECT max(done)::bigint FROM things").await;
     let items = world::number(&db, "SELECT sum(items)::bigint FROM job_runs").await;
     assert_eq!(world::number(&db, "SELECT count(*) FROM job_runs WHERE outcome <> 'succeeded'").await, 0);
+    let counted = counted.render();
+    assert!(counted.contains("background_job_executions_total"), "{counted}");
+    assert!(!counted.contains("background_job_failures_total"), "no pass failed either:\n{counted}");
     (least, most, beside.most.load(Ordering::SeqCst), items)
 }
 

@@ -78,10 +78,6 @@ impl Store for SqlStore {
     }
 
     async fn take_queued(&self, jobs: &[QueueOf], owner: &str, lease: Duration) -> Result<Vec<RunRow>, StoreError> {
-        // Mostly nothing waits, which costs one statement; what begins to wait just now is told by a hint.
-        if !self.is_queued(jobs).await? {
-            return Ok(Vec::new());
-        }
         let (jobs, owner) = (jobs.to_vec(), owner.to_owned());
         atomic!(self, (jobs, owner, lease), |ctl| ctl.take_queued(jobs, owner, *lease))
     }

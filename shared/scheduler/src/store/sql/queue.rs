@@ -200,13 +200,4 @@ impl SqlStore {
         let text = format!("SELECT {} FROM job_runs WHERE state = 'running' AND job {}", rows::RUN, sql.words(jobs));
         rows::each(&self.read(sql, text).await?, rows::run)
     }
-
-    /// Whether a run of these jobs waits, its time come or not.
-    pub(super) async fn is_queued(&self, jobs: &[QueueOf]) -> Result<bool, StoreError> {
-        let names: Vec<&str> = jobs.iter().map(|queue| queue.job.as_str()).collect();
-        let mut sql = Sql::new(self.backend());
-        let text =
-            format!("SELECT 1 AS one FROM job_runs WHERE state = 'queued' AND job {} LIMIT 1", sql.words(&names));
-        Ok(!self.read(sql, text).await?.is_empty())
-    }
 }
